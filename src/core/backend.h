@@ -1,0 +1,42 @@
+// The table of function pointers that a backend offers. A null entry means "this backend has no
+// such op"; the op layer turns that into an error that names both. Backends never include each
+// other, and nothing but this header is between an op and a backend.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "core/params.h"
+#include "msa/context.h"
+
+namespace msa::core {
+
+/// What a backend gets beside its params.
+struct RunContext {
+  const ParallelFor* parallel_for = nullptr;
+  int num_threads = 1;
+  void* workspace = nullptr;  // 64-byte aligned, at least as large as the op's workspace function said
+};
+
+struct BackendTable {
+  /// "" when the backend can run on this machine, else the sentence that says why not.
+  std::string (*unavailable)();
+  /// What it found to run on, for people.
+  std::string (*description)();
+  /// "" when op has a kernel for the geometry and the type, else what is allowed.
+  std::string (*unsupported)(Op op, const Geometry& geometry, DType dtype);
+
+  // The workspace functions look at shapes and strides alone, never through a pointer.
+  size_t (*index_forward_workspace)(const IndexForwardParams&, int num_threads);
+  void (*index_forward)(const IndexForwardParams&, const RunContext&);
+  size_t (*attention_forward_workspace)(const AttentionForwardParams&, int num_threads);
+  void (*attention_forward)(const AttentionForwardParams&, const RunContext&);
+  size_t (*dense_attention_forward_workspace)(const AttentionForwardParams&, int num_threads);
+  void (*dense_attention_forward)(const AttentionForwardParams&, const RunContext&);
+};
+
+const BackendTable& reference_backend();
+const BackendTable& cpu_backend();
+const BackendTable& cuda_backend();  // from src/cuda, or from src/no_cuda where nvcc is missing
+
+}  // namespace msa::core

@@ -1,0 +1,55 @@
+// Argument checks with messages of one form: "[op] what is wrong: got ..., allowed ...".
+#pragma once
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+#include <string_view>
+
+#include "core/params.h"
+#include "msa/error.h"
+#include "msa/sequences.h"
+
+namespace msa::core {
+
+/// Throws kInvalidArgument with "[op] message" unless ok. The message is built only on failure.
+template <typename... Arguments>
+void check(bool ok, const char* op, fmt::format_string<Arguments...> message,
+           Arguments&&... arguments) {
+  if (ok) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("[{}] {}", op,
+                          fmt::format(message, std::forward<Arguments>(arguments)...)));
+}
+
+/// The view is present, has `rank` axes of non-negative extent, stride 1 on the last, a data
+/// pointer unless empty, and one of `dtypes`.
+void check_tensor(const char* op, std::string_view name, const Tensor& tensor, int rank,
+                  std::initializer_list<DType> dtypes);
+
+/// The shape is exactly `shape`; -1 stands for any extent.
+void check_shape(const char* op, std::string_view name, const Tensor& tensor,
+                 std::initializer_list<int64_t> shape);
+
+/// Default 1 / sqrt(dim); finite and > 0.
+float check_scale(const char* op, std::optional<float> scale, int64_t dim);
+
+/// Shapes and types of the sequence arrays; fills everything but what the key tensor decides.
+/// `keys` is a key tensor of rank `key_rank` without pages and key_rank + 1 with them.
+SequenceParams check_sequences(const char* op, const Sequences& sequences, int64_t num_query_tokens,
+                               const Tensor& keys, std::string_view keys_name);
+
+/// Contents of the sequence arrays, for backends whose arrays the host can read: starts at 0,
+/// never falls, ends within the tensors; lengths within the table; pages within the cache.
+void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens);
+
+/// Pointer, type and strides of a key tensor; heads are axis -2 when has_heads.
+KeyParams key_params(const Tensor& keys, bool paged, bool has_heads);
+
+/// The workspace is large enough and aligned.
+void check_workspace(const char* op, const Workspace& workspace, size_t bytes);
+
+/// Throws kUnsupported with the backend's reason.
+void check_supported(const Context& context, Op op, const Geometry& geometry, DType dtype);
+
+}  // namespace msa::core

@@ -1,0 +1,133 @@
+#include "msa/context.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "core/backend.h"
+#include "core/parallel.h"
+#include "msa/error.h"
+
+namespace msa {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+Backend backend_from_environment() {
+  const char* name = std::getenv("MSA_BACKEND");
+  if (name == nullptr || *name == '\0') return Backend::kCpu;
+  for (Backend backend : {Backend::kReference, Backend::kCpu, Backend::kCuda}) {
+    if (std::strcmp(name, backend_name(backend)) == 0) return backend;
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("[context] MSA_BACKEND is unknown: got \"{}\", allowed reference, cpu, cuda",
+                          name));
+}
+
+int threads_from_environment() {
+  const char* text = std::getenv("MSA_THREADS");
+  if (text == nullptr || *text == '\0') {
+    const unsigned found = std::thread::hardware_concurrency();
+    return found == 0 ? 1 : static_cast<int>(found < kMaxThreads ? found : kMaxThreads);
+  }
+  int threads = 0;
+  const char* end = text + std::strlen(text);
+  const auto [stop, problem] = std::from_chars(text, end, threads);
+  if (problem != std::errc() || stop != end || threads < 1 || threads > kMaxThreads) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("[context] MSA_THREADS is wrong: got \"{}\", allowed 1 to {}", text,
+                            kMaxThreads));
+  }
+  return threads;
+}
+
+const core::BackendTable& table_of(Backend backend) {
+  switch (backend) {
+    case Backend::kReference:
+      return core::reference_backend();
+    case Backend::kCpu:
+      return core::cpu_backend();
+    case Backend::kCuda:
+      return core::cuda_backend();
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("[context] backend is unknown: got {}, allowed 0 to 2",
+                          static_cast<int>(backend)));
+}
+
+}  // namespace
+
+const char* backend_name(Backend backend) {
+  switch (backend) {
+    case Backend::kReference:
+      return "reference";
+    case Backend::kCpu:
+      return "cpu";
+    case Backend::kCuda:
+      return "cuda";
+  }
+  return "unknown backend";
+}
+
+const char* op_name(Op op) {
+  switch (op) {
+    case Op::kIndexForward:
+      return "index_forward";
+    case Op::kAttentionForward:
+      return "attention_forward";
+    case Op::kDenseAttentionForward:
+      return "dense_attention_forward";
+  }
+  return "unknown op";
+}
+
+Context::Context(ContextOptions options)
+    : backend_(options.backend ? *options.backend : backend_from_environment()),
+      num_threads_(options.num_threads != 0 ? options.num_threads : threads_from_environment()),
+      parallel_for_(std::move(options.parallel_for)),
+      table_(&table_of(backend_)) {
+  if (num_threads_ < 1 || num_threads_ > kMaxThreads) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("[context] num_threads is wrong: got {}, allowed 1 to {}, or 0 for all",
+                            num_threads_, kMaxThreads));
+  }
+  const std::string reason = table_->unavailable();
+  if (!reason.empty()) {
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("[context] the {} backend cannot run here: {}", backend_name(backend_),
+                            reason));
+  }
+  if (!parallel_for_) parallel_for_ = core::openmp_parallel_for(num_threads_);
+}
+
+std::string Context::description() const {
+  return fmt::format("{}: {}, {} thread{}", backend_name(backend_), table_->description(),
+                     num_threads_, num_threads_ == 1 ? "" : "s");
+}
+
+Support supports(const Context& context, Op op, const Geometry& geometry, DType dtype) {
+  const core::BackendTable& table = context.table();
+  bool has_op = false;
+  switch (op) {
+    case Op::kIndexForward:
+      has_op = table.index_forward != nullptr;
+      break;
+    case Op::kAttentionForward:
+      has_op = table.attention_forward != nullptr;
+      break;
+    case Op::kDenseAttentionForward:
+      has_op = table.dense_attention_forward != nullptr;
+      break;
+  }
+  Support support;
+  support.reason = has_op ? table.unsupported(op, geometry, dtype)
+                          : fmt::format("it has no op {}", op_name(op));
+  support.supported = support.reason.empty();
+  return support;
+}
+
+}  // namespace msa

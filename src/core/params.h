@@ -1,0 +1,111 @@
+// What crosses from an op to a backend: plain structs of pointers and strides, already checked and
+// with every default filled in. All strides count elements; the last axis has stride 1.
+#pragma once
+
+#include <cstdint>
+
+#include "msa/index.h"
+#include "msa/tensor.h"
+
+namespace msa::core {
+
+/// Requests, positions and pages; see msa/sequences.h.
+struct SequenceParams {
+  const int32_t* cu_seqlens_q = nullptr;  // [batch + 1]
+  const int32_t* cu_seqlens_k = nullptr;  // [batch + 1], or null with pages
+  const int32_t* page_table = nullptr;    // [batch, max_pages] with page_table_stride, or null
+  const int32_t* kv_lens = nullptr;       // [batch], or null without pages
+  int64_t page_table_stride = 0;
+  int64_t max_pages = 0;
+  int64_t num_pages = 0;         // physical pages: valid entries of the table are [0, num_pages)
+  int64_t page_size = 0;         // tokens of a page; 0 without pages
+  int64_t batch = 0;
+  int64_t num_query_tokens = 0;  // Tq: rows of q; those past cu_seqlens_q[batch] are empty
+
+  bool paged() const { return page_table != nullptr; }
+  int64_t query_length(int64_t request) const {
+    return cu_seqlens_q[request + 1] - cu_seqlens_q[request];
+  }
+  int64_t key_length(int64_t request) const {
+    return paged() ? kv_lens[request] : cu_seqlens_k[request + 1] - cu_seqlens_k[request];
+  }
+};
+
+/// Where the vector of token j, head h of a request lies: see key_offset().
+struct KeyParams {
+  const void* data = nullptr;  // [Tk, heads, dim] or [num_pages, page_size, heads, dim]
+  DType dtype = DType::kFloat32;
+  int64_t page_stride = 0;     // 0 without pages
+  int64_t token_stride = 0;
+  int64_t head_stride = 0;
+};
+
+/// Offset in elements of token `token` of `request`, head `head`. Never call it past the length.
+inline int64_t key_offset(const KeyParams& keys, const SequenceParams& sequences, int64_t request,
+                          int64_t token, int64_t head) {
+  if (!sequences.paged()) {
+    return (sequences.cu_seqlens_k[request] + token) * keys.token_stride + head * keys.head_stride;
+  }
+  const int64_t page =
+      sequences.page_table[request * sequences.page_table_stride + token / sequences.page_size];
+  return page * keys.page_stride + (token % sequences.page_size) * keys.token_stride +
+         head * keys.head_stride;
+}
+
+/// Block ids with the layout resolved into strides.
+template <typename Pointer>
+struct BlockIdParams {
+  Pointer data = nullptr;  // int32 [Hkv, Tq, K] by strides, or null
+  int64_t head_stride = 0;
+  int64_t token_stride = 0;
+  int64_t top_k = 0;
+};
+
+struct IndexForwardParams {
+  const void* q_idx = nullptr;  // [Tq, Hkv, Di]
+  DType q_dtype = DType::kFloat32;
+  int64_t q_token_stride = 0;
+  int64_t q_head_stride = 0;
+  KeyParams k_idx;              // one head
+  SequenceParams sequences;
+  int64_t num_kv_heads = 0;     // Hkv
+  int64_t index_dim = 0;        // Di
+  int64_t block_size = 0;       // B
+  float scale = 0;
+  BlockIdParams<int32_t*> block_ids;  // null when only scores are wanted
+  float* block_scores = nullptr;      // [Hkv, Tq, max_blocks], or null
+  int64_t score_head_stride = 0;
+  int64_t score_token_stride = 0;
+  int64_t max_blocks = 0;
+  float* lse_idx = nullptr;           // [Hkv, Tq], or null
+  int64_t lse_head_stride = 0;
+  int64_t lse_token_stride = 0;
+  IndexLseScope lse_scope = IndexLseScope::kSelected;
+};
+
+/// Shared by the sparse and the dense op; block_ids.data is null in the dense one.
+struct AttentionForwardParams {
+  const void* q = nullptr;  // [Tq, Hq, D]
+  DType q_dtype = DType::kFloat32;
+  int64_t q_token_stride = 0;
+  int64_t q_head_stride = 0;
+  KeyParams k;              // Hkv heads
+  KeyParams v;              // Hkv heads
+  SequenceParams sequences;
+  int64_t num_q_heads = 0;   // Hq
+  int64_t num_kv_heads = 0;  // Hkv
+  int64_t head_dim = 0;      // D
+  int64_t block_size = 0;    // B; 0 in the dense op
+  float scale = 0;
+  BlockIdParams<const int32_t*> block_ids;
+  void* out = nullptr;       // [Tq, Hq, D], q's type
+  int64_t out_token_stride = 0;
+  int64_t out_head_stride = 0;
+  float* lse = nullptr;      // [Tq, Hq], or null
+  int64_t lse_token_stride = 0;
+  int64_t lse_head_stride = 0;
+
+  int64_t group_size() const { return num_q_heads / num_kv_heads; }
+};
+
+}  // namespace msa::core
