@@ -1,0 +1,1 @@
+"""Trainer of the small MSA model: corpus, tasks, model, training, evaluation, export."""
