@@ -28,8 +28,8 @@ const char* backend_name(Backend backend);
 /// Runs body(task, worker) once for each task in [0, num_tasks), in any order, on any number of
 /// threads, and returns when all are done. `worker` is in [0, num_threads) and no two bodies run at
 /// the same time with the same worker. The body does not throw.
-using ParallelFor = std::function<void(
-    int64_t num_tasks, const std::function<void(int64_t task, int worker)>& body)>;
+using ParallelFor = std::function<void(int64_t num_tasks,
+                                       const std::function<void(int64_t task, int worker)>& body)>;
 
 struct ContextOptions {
   /// The backend; when absent, MSA_BACKEND=reference|cpu|cuda, else cpu.

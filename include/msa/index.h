@@ -22,11 +22,11 @@ enum class IndexLseScope : int32_t {
 };
 
 struct IndexForwardArgs {
-  Tensor q_idx;         ///< [Tq, Hkv, Di] float32, bfloat16 or float16
-  Tensor k_idx;         ///< [Tk, Di], or with pages [num_pages, B, Di]
-  Sequences sequences;  ///< requests, positions, pages
-  int64_t block_size = 128;     ///< B, in tokens
-  std::optional<float> scale;   ///< finite and > 0; default 1 / sqrt(Di)
+  Tensor q_idx;                ///< [Tq, Hkv, Di] float32, bfloat16 or float16
+  Tensor k_idx;                ///< [Tk, Di], or with pages [num_pages, B, Di]
+  Sequences sequences;         ///< requests, positions, pages
+  int64_t block_size = 128;    ///< B, in tokens
+  std::optional<float> scale;  ///< finite and > 0; default 1 / sqrt(Di)
 
   /// Output: int32 [Hkv, Tq, K] or [Tq, Hkv, K]; ascending ids within the sequence, then -1.
   /// K is its last extent. May be absent when only scores are wanted.

@@ -15,7 +15,7 @@ namespace msa::core {
 struct RunContext {
   const ParallelFor* parallel_for = nullptr;
   int num_threads = 1;
-  void* workspace = nullptr;  // 64-byte aligned, at least as large as the op's workspace function said
+  void* workspace = nullptr;  // 64-byte aligned; as many bytes as the op's workspace function said
 };
 
 struct BackendTable {

@@ -30,8 +30,9 @@ void check_offsets(const char* op, const char* name, const int32_t* offsets, int
     check(offsets[r + 1] >= offsets[r], op, "{} falls at {}: got {} after {}, allowed no decrease",
           name, r + 1, offsets[r + 1], offsets[r]);
   }
-  check(offsets[batch] <= num_rows, op, "{}[{}] is past the tensor: got {}, allowed at most {} rows",
-        name, batch, offsets[batch], num_rows);
+  check(offsets[batch] <= num_rows, op,
+        "{}[{}] is past the tensor: got {}, allowed at most {} rows", name, batch, offsets[batch],
+        num_rows);
 }
 
 }  // namespace
@@ -116,8 +117,7 @@ SequenceParams check_sequences(const char* op, const Sequences& sequences, int64
   return params;
 }
 
-void check_sequence_contents(const char* op, const SequenceParams& params,
-                             int64_t num_key_tokens) {
+void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens) {
   check_offsets(op, "cu_seqlens_q", params.cu_seqlens_q, params.batch, params.num_query_tokens);
   if (!params.paged()) {
     check_offsets(op, "cu_seqlens_k", params.cu_seqlens_k, params.batch, num_key_tokens);

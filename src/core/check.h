@@ -17,9 +17,9 @@ template <typename... Arguments>
 void check(bool ok, const char* op, fmt::format_string<Arguments...> message,
            Arguments&&... arguments) {
   if (ok) return;
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("[{}] {}", op,
-                          fmt::format(message, std::forward<Arguments>(arguments)...)));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("[{}] {}", op, fmt::format(message, std::forward<Arguments>(arguments)...)));
 }
 
 /// The view is present, has `rank` axes of non-negative extent, stride 1 on the last, a data

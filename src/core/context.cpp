@@ -23,9 +23,10 @@ Backend backend_from_environment() {
   for (Backend backend : {Backend::kReference, Backend::kCpu, Backend::kCuda}) {
     if (std::strcmp(name, backend_name(backend)) == 0) return backend;
   }
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("[context] MSA_BACKEND is unknown: got \"{}\", allowed reference, cpu, cuda",
-                          name));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("[context] MSA_BACKEND is unknown: got \"{}\", allowed reference, cpu, cuda",
+                  name));
 }
 
 int threads_from_environment() {
@@ -97,9 +98,8 @@ Context::Context(ContextOptions options)
   }
   const std::string reason = table_->unavailable();
   if (!reason.empty()) {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("[context] the {} backend cannot run here: {}", backend_name(backend_),
-                            reason));
+    throw Error(ErrorCode::kUnsupported, fmt::format("[context] the {} backend cannot run here: {}",
+                                                     backend_name(backend_), reason));
   }
   if (!parallel_for_) parallel_for_ = core::openmp_parallel_for(num_threads_);
 }
@@ -124,8 +124,8 @@ Support supports(const Context& context, Op op, const Geometry& geometry, DType 
       break;
   }
   Support support;
-  support.reason = has_op ? table.unsupported(op, geometry, dtype)
-                          : fmt::format("it has no op {}", op_name(op));
+  support.reason =
+      has_op ? table.unsupported(op, geometry, dtype) : fmt::format("it has no op {}", op_name(op));
   support.supported = support.reason.empty();
   return support;
 }

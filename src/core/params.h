@@ -17,8 +17,8 @@ struct SequenceParams {
   const int32_t* kv_lens = nullptr;       // [batch], or null without pages
   int64_t page_table_stride = 0;
   int64_t max_pages = 0;
-  int64_t num_pages = 0;         // physical pages: valid entries of the table are [0, num_pages)
-  int64_t page_size = 0;         // tokens of a page; 0 without pages
+  int64_t num_pages = 0;  // physical pages: valid entries of the table are [0, num_pages)
+  int64_t page_size = 0;  // tokens of a page; 0 without pages
   int64_t batch = 0;
   int64_t num_query_tokens = 0;  // Tq: rows of q; those past cu_seqlens_q[batch] are empty
 
@@ -35,7 +35,7 @@ struct SequenceParams {
 struct KeyParams {
   const void* data = nullptr;  // [Tk, heads, dim] or [num_pages, page_size, heads, dim]
   DType dtype = DType::kFloat32;
-  int64_t page_stride = 0;     // 0 without pages
+  int64_t page_stride = 0;  // 0 without pages
   int64_t token_stride = 0;
   int64_t head_stride = 0;
 };
@@ -66,18 +66,18 @@ struct IndexForwardParams {
   DType q_dtype = DType::kFloat32;
   int64_t q_token_stride = 0;
   int64_t q_head_stride = 0;
-  KeyParams k_idx;              // one head
+  KeyParams k_idx;  // one head
   SequenceParams sequences;
-  int64_t num_kv_heads = 0;     // Hkv
-  int64_t index_dim = 0;        // Di
-  int64_t block_size = 0;       // B
+  int64_t num_kv_heads = 0;  // Hkv
+  int64_t index_dim = 0;     // Di
+  int64_t block_size = 0;    // B
   float scale = 0;
   BlockIdParams<int32_t*> block_ids;  // null when only scores are wanted
   float* block_scores = nullptr;      // [Hkv, Tq, max_blocks], or null
   int64_t score_head_stride = 0;
   int64_t score_token_stride = 0;
   int64_t max_blocks = 0;
-  float* lse_idx = nullptr;           // [Hkv, Tq], or null
+  float* lse_idx = nullptr;  // [Hkv, Tq], or null
   int64_t lse_head_stride = 0;
   int64_t lse_token_stride = 0;
   IndexLseScope lse_scope = IndexLseScope::kSelected;
@@ -89,8 +89,8 @@ struct AttentionForwardParams {
   DType q_dtype = DType::kFloat32;
   int64_t q_token_stride = 0;
   int64_t q_head_stride = 0;
-  KeyParams k;              // Hkv heads
-  KeyParams v;              // Hkv heads
+  KeyParams k;  // Hkv heads
+  KeyParams v;  // Hkv heads
   SequenceParams sequences;
   int64_t num_q_heads = 0;   // Hq
   int64_t num_kv_heads = 0;  // Hkv
@@ -98,10 +98,10 @@ struct AttentionForwardParams {
   int64_t block_size = 0;    // B; 0 in the dense op
   float scale = 0;
   BlockIdParams<const int32_t*> block_ids;
-  void* out = nullptr;       // [Tq, Hq, D], q's type
+  void* out = nullptr;  // [Tq, Hq, D], q's type
   int64_t out_token_stride = 0;
   int64_t out_head_stride = 0;
-  float* lse = nullptr;      // [Tq, Hq], or null
+  float* lse = nullptr;  // [Tq, Hq], or null
   int64_t lse_token_stride = 0;
   int64_t lse_head_stride = 0;
 

@@ -7,9 +7,8 @@ const BackendTable& cuda_backend() {
   static const BackendTable table = {
       .unavailable = [] { return std::string("this library was built without CUDA"); },
       .description = [] { return std::string("none"); },
-      .unsupported = [](Op, const Geometry&, DType) {
-        return std::string("this library was built without CUDA");
-      },
+      .unsupported = [](Op, const Geometry&,
+                        DType) { return std::string("this library was built without CUDA"); },
       .index_forward_workspace = nullptr,
       .index_forward = nullptr,
       .attention_forward_workspace = nullptr,

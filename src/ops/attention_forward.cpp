@@ -95,11 +95,10 @@ core::AttentionForwardParams fill_params(const Context& context, const Attention
 core::AttentionForwardParams fill_params(const Context& context,
                                          const DenseAttentionForwardArgs& args) {
   core::AttentionForwardParams p = fill_shared(kDense, args);
-  core::check_supported(context, Op::kDenseAttentionForward,
-                        {.num_q_heads = p.num_q_heads,
-                         .num_kv_heads = p.num_kv_heads,
-                         .head_dim = p.head_dim},
-                        p.q_dtype);
+  core::check_supported(
+      context, Op::kDenseAttentionForward,
+      {.num_q_heads = p.num_q_heads, .num_kv_heads = p.num_kv_heads, .head_dim = p.head_dim},
+      p.q_dtype);
   return p;
 }
 

@@ -43,9 +43,9 @@ core::IndexForwardParams fill_params(const Context& context, const IndexForwardA
   if (args.block_ids.present()) {
     const bool head_major = args.block_id_layout == BlockIdLayout::kHeadMajor;
     core::check_tensor(kOp, "block_ids", args.block_ids, 3, {DType::kInt32});
-    core::check_shape(kOp, "block_ids", args.block_ids,
-                      {head_major ? p.num_kv_heads : num_tokens,
-                       head_major ? num_tokens : p.num_kv_heads, -1});
+    core::check_shape(
+        kOp, "block_ids", args.block_ids,
+        {head_major ? p.num_kv_heads : num_tokens, head_major ? num_tokens : p.num_kv_heads, -1});
     check(args.block_ids.shape[2] > 0, kOp, "top-k is wrong: got 0, allowed 1 or more");
     p.block_ids.data = static_cast<int32_t*>(args.block_ids.data);
     p.block_ids.head_stride = args.block_ids.stride[head_major ? 0 : 1];
@@ -83,8 +83,7 @@ core::IndexForwardParams fill_params(const Context& context, const IndexForwardA
 }  // namespace
 
 size_t index_forward_workspace_size(const Context& context, const IndexForwardArgs& args) {
-  return context.table().index_forward_workspace(fill_params(context, args),
-                                                 context.num_threads());
+  return context.table().index_forward_workspace(fill_params(context, args), context.num_threads());
 }
 
 void index_forward(const Context& context, const IndexForwardArgs& args, Workspace workspace) {
@@ -96,8 +95,8 @@ void index_forward(const Context& context, const IndexForwardArgs& args, Workspa
     for (int64_t r = 0; p.block_scores != nullptr && r < p.sequences.batch; ++r) {
       const int64_t blocks = (p.sequences.key_length(r) + p.block_size - 1) / p.block_size;
       core::check(blocks <= p.max_blocks, kOp,
-                  "block_scores is too narrow for request {}: got {} blocks, allowed at least {}", r,
-                  p.max_blocks, blocks);
+                  "block_scores is too narrow for request {}: got {} blocks, allowed at least {}",
+                  r, p.max_blocks, blocks);
     }
   }
   context.table().index_forward(p, {.parallel_for = &context.parallel_for(),

@@ -1,7 +1,7 @@
 // The main branch as the paper states it, one row and head at a time, in double.
 //
-//   S        = visible tokens of the listed blocks (dense: all visible tokens)
-//   out      = sum_j softmax_j(scale * q . k[j]) v[j]          lse = log sum_j exp(scale * q . k[j])
+//   S   = visible tokens of the listed blocks (dense: all visible tokens)
+//   out = sum_j softmax_j(scale * q . k[j]) v[j]          lse = log sum_j exp(scale * q . k[j])
 //
 // An empty S gives out = 0 and lse = -inf.
 #include <cmath>
@@ -76,7 +76,8 @@ void attention_row(const core::AttentionForwardParams& p, int64_t t, int64_t h) 
   }
   if (p.lse != nullptr) {
     p.lse[t * p.lse_token_stride + h * p.lse_head_stride] =
-        empty ? -std::numeric_limits<float>::infinity() : static_cast<float>(largest + std::log(sum));
+        empty ? -std::numeric_limits<float>::infinity()
+              : static_cast<float>(largest + std::log(sum));
   }
 }
 

@@ -13,8 +13,8 @@ const BackendTable& reference_backend() {
       .index_forward = reference::index_forward,
       .attention_forward_workspace = [](const AttentionForwardParams&, int) { return size_t{0}; },
       .attention_forward = reference::attention_forward,
-      .dense_attention_forward_workspace =
-          [](const AttentionForwardParams&, int) { return size_t{0}; },
+      .dense_attention_forward_workspace = [](const AttentionForwardParams&,
+                                              int) { return size_t{0}; },
       .dense_attention_forward = reference::attention_forward,
   };
   return table;

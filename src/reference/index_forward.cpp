@@ -1,6 +1,7 @@
 // The index branch as the paper states it, one row at a time, in double.
 //
-//   s[j] = scale * (q_idx[i,g] . k_idx[j])     m[b] = fl32(scale * max over visible j in b of the dot)
+//   s[j] = scale * (q_idx[i,g] . k_idx[j])
+//   m[b] = fl32(scale * max over visible j in b of the dot)
 //   ids  = the local block and the K-1 others with the highest m, lower id first on ties, ascending
 //   lse  = log sum of exp(s[j]) over the visible tokens of the chosen blocks, or of all
 //
@@ -20,8 +21,8 @@ namespace {
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
 /// Dots of one row with the visible keys: [i + 1].
-std::vector<double> visible_dots(const core::IndexForwardParams& p, int64_t row_index, int64_t group,
-                                 const Row& row) {
+std::vector<double> visible_dots(const core::IndexForwardParams& p, int64_t row_index,
+                                 int64_t group, const Row& row) {
   std::vector<double> dots(static_cast<size_t>(row.position + 1));
   const int64_t q = row_index * p.q_token_stride + group * p.q_head_stride;
   for (int64_t j = 0; j <= row.position; ++j) {
@@ -36,7 +37,8 @@ std::vector<double> visible_dots(const core::IndexForwardParams& p, int64_t row_
   return dots;
 }
 
-std::vector<float> block_maxima(const core::IndexForwardParams& p, const std::vector<double>& dots) {
+std::vector<float> block_maxima(const core::IndexForwardParams& p,
+                                const std::vector<double>& dots) {
   const auto block_size = static_cast<size_t>(p.block_size);
   std::vector<float> maxima;
   for (size_t begin = 0; begin < dots.size(); begin += block_size) {

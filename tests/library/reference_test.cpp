@@ -25,8 +25,8 @@ std::vector<int32_t> select_last(const std::vector<float>& scores, int64_t block
   std::vector<int32_t> ids(static_cast<size_t>(top_k), 77);
   msa::IndexForwardArgs args;
   args.q_idx = msa::Tensor(&one, msa::DType::kFloat32, {1, 1, 1});
-  args.k_idx = msa::Tensor(scores.data(), msa::DType::kFloat32,
-                           {static_cast<int64_t>(scores.size()), 1});
+  args.k_idx =
+      msa::Tensor(scores.data(), msa::DType::kFloat32, {static_cast<int64_t>(scores.size()), 1});
   args.sequences.cu_seqlens_q = msa::Tensor(cu_q.data(), msa::DType::kInt32, {2});
   args.sequences.cu_seqlens_k = msa::Tensor(cu_k.data(), msa::DType::kInt32, {2});
   args.block_size = block_size;

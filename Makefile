@@ -1,0 +1,68 @@
+# One-word doors over CMake. Each word first sets up what it needs (tools/setup.sh) and says so.
+#
+#   make demo     build the tool and let the shipped model find facts in a long document
+#   make test     check the tree, build everything, run every test
+#   make bench    build and run the benchmarks
+#   make format   format all C++ and Python
+#
+# Beside them: tree-check (part of test), format-check, lint (clang-tidy over all C++), and
+# check-PRESET, which builds and runs the C++ tests under any preset of CMakePresets.json.
+# ARGS passes arguments on: make demo ARGS="--length 65536 --seed 7"
+JOBS ?= $(shell nproc)
+ARGS ?=
+BUILD := build/release
+PYTHON := .venv/bin/python
+REQUIREMENTS_TEST := $(firstword $(wildcard training/requirements.txt) tools/requirements-test.txt)
+REQUIREMENTS_FORMAT := tools/requirements-format.txt
+REQUIREMENTS_LINT := tools/requirements-lint.txt
+CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
+LINTED_FILES = $(shell git ls-files '*.cpp' ':!examples')
+
+.PHONY: help demo test bench format format-check tree-check lint setup-build setup-format
+help:
+	@sed -n 's/^#   make /  make /p' $(firstword $(MAKEFILE_LIST))
+
+demo: setup-build $(BUILD)/build.ninja
+	@cmake --build $(BUILD) --target msa-tool --parallel $(JOBS)
+	$(BUILD)/bin/msa demo $(ARGS)
+
+test: tree-check setup-build $(BUILD)/build.ninja
+	cmake --build $(BUILD) --parallel $(JOBS)
+	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
+	@tools/setup.sh python $(REQUIREMENTS_TEST)
+	$(PYTHON) -m pytest
+
+bench: setup-build $(BUILD)/build.ninja
+	cmake --build $(BUILD) --target benchmarks --parallel $(JOBS)
+	$(BUILD)/bin/msa-bench $(ARGS)
+
+format: setup-format
+	.venv/bin/clang-format -i $(CPP_FILES)
+	.venv/bin/ruff format .
+
+format-check: setup-format
+	.venv/bin/clang-format --dry-run --Werror $(CPP_FILES)
+	.venv/bin/ruff format --check --diff .
+
+tree-check:
+	python3 tools/check_tree.py
+
+lint: setup-build $(BUILD)/build.ninja
+	@tools/setup.sh python $(REQUIREMENTS_LINT)
+	printf '%s\n' $(LINTED_FILES) | xargs -n 1 -P $(JOBS) .venv/bin/clang-tidy -p $(BUILD) --quiet
+
+# Any preset: make check-debug, check-asan, check-tsan, check-clang.
+check-%: setup-build
+	@case $* in clang | tsan) tools/setup.sh clang ;; esac
+	cmake --preset $*
+	cmake --build --preset $* --parallel $(JOBS)
+	ctest --preset $* --parallel $(JOBS)
+
+$(BUILD)/build.ninja: | setup-build
+	cmake --preset release
+
+setup-build:
+	@tools/setup.sh build
+
+setup-format:
+	@tools/setup.sh python $(REQUIREMENTS_FORMAT)
