@@ -2,7 +2,7 @@
 
 Looks at the files that git knows and reports every breach as FILE:LINE: what; status 1 if any.
 
-- code and documents have at most 500 lines; code has at most 100 columns
+- code and documents have at most 500 lines; code has at most 100 columns, Python comments 120
 - no tabs (but in the Makefile), no spaces at line ends, a newline at the end of a file
 - links and file names in Markdown lead to files that exist
 - the C++ program in README.md is examples/embed.cpp, to the letter
@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 500
 MAX_COLUMNS = 100
+MAX_PYTHON_COLUMNS = 120  # ruff keeps code to 100; comments may hold a wider formula
 CODE = {".cpp", ".h", ".cu", ".cuh", ".py", ".cmake", ".sh"}
 TEXT = CODE | {".md", ".txt", ".toml", ".ini"}
 ROOMS = "bench|cli|cmake|docs|examples|include|models|runner|src|tests|tools|training"
@@ -54,13 +55,14 @@ def check_lines(path: Path, text: str) -> list[tuple[int, str]]:
     if len(lines) > MAX_LINES:
         breaches.append((len(lines), f"too long: got {len(lines)} lines, allowed {MAX_LINES}"))
     is_code = path.suffix in CODE or path.name in ("Makefile", "CMakeLists.txt")
+    columns = MAX_PYTHON_COLUMNS if path.suffix == ".py" else MAX_COLUMNS
     for number, line in enumerate(lines, 1):
         if "\t" in line and path.name != "Makefile":
             breaches.append((number, "a tab"))
         if line != line.rstrip():
             breaches.append((number, "spaces at the end of the line"))
-        if is_code and len(line) > MAX_COLUMNS:
-            breaches.append((number, f"too wide: got {len(line)}, allowed {MAX_COLUMNS}"))
+        if is_code and len(line) > columns:
+            breaches.append((number, f"too wide: got {len(line)}, allowed {columns}"))
         if LEFT_TO_DO.search(line):
             breaches.append((number, "work left to do without an issue number"))
     return breaches
