@@ -24,13 +24,23 @@
 
 namespace msa::runner {
 
+struct ModelOptions {
+  /// Type of the packed linear layers. kFloat32 is exact for float32 and bfloat16 files and the
+  /// faster one on most CPUs; kBFloat16 halves the memory and is refused where the CPU has no
+  /// bfloat16 products.
+  DType linear_dtype = DType::kFloat32;
+  /// false: tokenizer.json is not read, and tokenizer() throws.
+  bool with_tokenizer = true;
+};
+
 /// Weights, configuration and tokenizer: immutable after load, shared by any number of decoders.
 class Model {
  public:
   /// Reads config.json, *.safetensors and tokenizer.json from a folder. Tensors are checked against
   /// the configuration one by one: a missing, misshapen or extra one is an error.
   static std::shared_ptr<const Model> load(const Context& context,
-                                           const std::filesystem::path& folder);
+                                           const std::filesystem::path& folder,
+                                           const ModelOptions& options = {});
   virtual ~Model() = default;
 
   virtual const Context& context() const = 0;
@@ -51,7 +61,8 @@ enum class AttentionMode {
 using SelectionHook = std::function<void(int64_t layer, int64_t first_position, int64_t num_tokens,
                                          const MutableTensor& ids)>;
 
-/// Gets logits float32 [num_tokens, vocab] of the tokens from first_position on.
+/// Gets logits float32 [num_tokens, vocab] of the tokens from first_position on; called one or more
+/// times for each chunk, in order of position.
 using LogitsSink =
     std::function<void(int64_t first_position, int64_t num_tokens, const float* logits)>;
 
@@ -60,9 +71,12 @@ using Progress = std::function<void(int64_t done, int64_t total)>;
 
 struct DecoderOptions {
   AttentionMode attention = AttentionMode::kSparse;
-  int64_t max_tokens = 0;      ///< capacity of the caches; at most the model's max position
-  int64_t chunk_tokens = 1024; ///< prefill goes in chunks of this many tokens
+  int64_t max_tokens = 0;       ///< capacity of the caches; at most the model's max position
+  int64_t chunk_tokens = 1024;  ///< prefill goes in chunks of this many tokens, rounded up to whole
+                                ///< blocks; they end at multiples of it in the sequence
   DType cache_dtype = DType::kBFloat16;  ///< of K, V and index-K; kFloat32 for parity tests
+  /// Sees every token of every sparse layer. Without it the last layer is worked out only for the
+  /// tokens whose logits are wanted.
   SelectionHook selection_hook = {};
 };
 
@@ -90,16 +104,18 @@ class Decoder {
   const Model& model() const;
   const DecoderOptions& options() const;
   /// Reads tokens after those already there: prefill, chunked prefill and decode are all this.
-  /// Logits are made for the last token alone unless a sink asks for all.
+  /// Logits are made for the last token alone unless a sink asks for all. Whatever is thrown, also
+  /// by the callbacks, the sequence stays as it was.
   void append(std::span<const int32_t> tokens, const Progress& progress = {},
               const LogitsSink& all_logits = {});
-  /// float32 [vocab] for the last token read.
+  /// float32 [vocab] for the last token read; throws when a rollback has forgotten it. Valid until
+  /// the next append or rollback.
   std::span<const float> logits() const;
   /// Tokens in the caches.
   int64_t length() const;
   /// Forgets all tokens from `length` on; their pages are free again.
   void rollback(int64_t length);
-  size_t cache_bytes() const;      ///< allocated for K, V and index-K
+  size_t cache_bytes() const;      ///< taken for K, V and index-K; kept after a rollback
   size_t workspace_bytes() const;  ///< activations and op workspace
   const Timings& timings() const;
   void reset_timings();
@@ -129,7 +145,8 @@ struct Generated {
   StopReason reason = StopReason::kMaxNewTokens;
 };
 
-/// Continues from the decoder's last logits. on_token returns false to stop.
+/// Continues from the decoder's last logits. on_token returns false to stop. The decoder has read
+/// every token of the result but the last, and all of them after a stop token.
 Generated generate(Decoder& decoder, const GenerateOptions& options,
                    const std::function<bool(int32_t token)>& on_token = {});
 
