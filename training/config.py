@@ -55,8 +55,11 @@ class ModelConfig:
             "rms_norm_eps": self.rms_norm_eps,
             "max_position_embeddings": self.max_position_embeddings,
             "rotary_dim": self.rotary_dim,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta,
-                                "partial_rotary_factor": self.rotary_factor},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": self.rope_theta,
+                "partial_rotary_factor": self.rotary_factor,
+            },
             "layer_types": ["minimax_m3_sparse"] * self.num_hidden_layers,
             "mlp_layer_types": ["dense"] * self.num_hidden_layers,
             "index_n_heads": self.num_key_value_heads,

@@ -31,9 +31,24 @@ def sources():
     return [
         ("python", 0.36, [python["stdlib"], "/usr/lib/python3"], (".py",)),
         ("packages", 0.10, [python["purelib"]], (".py", ".md", ".rst", ".txt")),
-        ("headers", 0.16, ["/usr/include", "/usr/local/include", "/usr/lib/gcc"], (".h", ".hpp", ".hh")),
-        ("manual", 0.16, ["/usr/share/man/man1", "/usr/share/man/man3", "/usr/share/man/man5",
-                          "/usr/share/man/man7", "/usr/share/man/man8"], (".gz",)),
+        (
+            "headers",
+            0.16,
+            ["/usr/include", "/usr/local/include", "/usr/lib/gcc"],
+            (".h", ".hpp", ".hh"),
+        ),
+        (
+            "manual",
+            0.16,
+            [
+                "/usr/share/man/man1",
+                "/usr/share/man/man3",
+                "/usr/share/man/man5",
+                "/usr/share/man/man7",
+                "/usr/share/man/man8",
+            ],
+            (".gz",),
+        ),
         ("documentation", 0.16, ["/usr/share/doc"], None),
         ("licences", 0.02, ["/usr/share/common-licenses"], None),
         ("perl", 0.04, ["/usr/share/perl", "/usr/share/perl5"], (".pm", ".pl", ".pod")),
@@ -82,7 +97,9 @@ def list_files(folders, endings):
     found = {}
     for folder in folders:
         for base, directories, names in os.walk(folder):
-            directories[:] = [d for d in directories if d not in ("__pycache__", "test", "tests", "idlelib")]
+            directories[:] = [
+                d for d in directories if d not in ("__pycache__", "test", "tests", "idlelib")
+            ]
             if "site-packages" in base and "site-packages" not in folder:
                 continue
             for name in names:
@@ -124,10 +141,13 @@ def pack(out=DEFAULT_PACK, tokenizer_path=None, megabytes=35, fresh_tokenizer=Fa
     parts = {"train": [], "held_out": []}
     manifest = {"files": {"train": 0, "held_out": 0}, "characters": {}, "megabytes": megabytes}
     for start in range(0, len(chosen), 256):
-        batch = chosen[start:start + 256]
+        batch = chosen[start : start + 256]
         for (kind, path, text), encoding in zip(
-                batch, tokenizer.encode_batch_fast([t.rstrip("\n") + "\n" for _, _, t in batch],
-                                                   add_special_tokens=False)):
+            batch,
+            tokenizer.encode_batch_fast(
+                [t.rstrip("\n") + "\n" for _, _, t in batch], add_special_tokens=False
+            ),
+        ):
             part = "held_out" if is_held_out(path) else "train"
             parts[part].append(np.asarray(encoding.ids, np.uint16))
             manifest["files"][part] += 1

@@ -122,6 +122,7 @@ class Operators:
         self.flex = None
         if flex:
             from torch.nn.attention.flex_attention import flex_attention
+
             self.flex = wrap(flex_attention)
 
     def sparse_attention(self, q, k, v, bitmap, block):
@@ -146,7 +147,7 @@ class MsaModel(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.operators = operators or Operators()
         exponent = torch.arange(0, config.rotary_dim, 2, dtype=torch.float) / config.rotary_dim
-        self.inverse_frequency = nn.Buffer(1.0 / config.rope_theta ** exponent, persistent=False)
+        self.inverse_frequency = nn.Buffer(1.0 / config.rope_theta**exponent, persistent=False)
 
     def initialise(self, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -173,18 +174,21 @@ class MsaModel(nn.Module):
         angle = positions.reshape(-1, 1).float() * self.inverse_frequency
         cos, sin = torch.cat((angle, angle), -1).cos(), torch.cat((angle, angle), -1).sin()
         x = self.model.embed_tokens(ids.reshape(-1))
-        if torch.is_autocast_enabled(ids.device.type):
-            x = x.to(torch.get_autocast_dtype(ids.device.type))
         total, recalls = None, []
         for layer in self.model.layers:
-            q, k, v, q_idx, k_idx = ops.before_attention(layer, x, cos, sin, c.head_dim, c.index_head_dim)
-            q, k, v, q_idx = (t.view(batch, length, -1, t.shape[-1]).transpose(1, 2) for t in (q, k, v, q_idx))
+            q, k, v, q_idx, k_idx = ops.before_attention(
+                layer, x, cos, sin, c.head_dim, c.index_head_dim
+            )
+            q, k, v, q_idx = (
+                t.view(batch, length, -1, t.shape[-1]).transpose(1, 2) for t in (q, k, v, q_idx)
+            )
             k_idx = k_idx.view(batch, length, -1)
             bitmap = None
             if (sparse or recall) and length > c.index_block_size * c.index_topk_blocks:
                 with torch.no_grad():
-                    bitmap = msa.select_all(q_idx, k_idx, c.index_block_size, c.index_topk_blocks, ops.chunk,
-                                            ops.select)
+                    bitmap = msa.select_all(
+                        q_idx, k_idx, c.index_block_size, c.index_topk_blocks, ops.chunk, ops.select
+                    )
             if sparse and bitmap is not None:
                 out = ops.sparse_attention(q, k, v, bitmap, c.index_block_size)
             else:
@@ -194,15 +198,30 @@ class MsaModel(nn.Module):
                 total = part if total is None else total + part
             if recall and bitmap is not None:
                 with torch.no_grad():
-                    recalls.append(msa.recall_rows(take_rows(q, kl), k, take_rows(bitmap, kl), kl,
-                                                   c.index_block_size, c.index_topk_blocks))
+                    recalls.append(
+                        msa.recall_rows(
+                            take_rows(q, kl),
+                            k,
+                            take_rows(bitmap, kl),
+                            kl,
+                            c.index_block_size,
+                            c.index_topk_blocks,
+                        )
+                    )
             x = ops.after_attention(layer, x, out.transpose(1, 2).reshape(batch * length, -1))
         return x.view(batch, length, -1), total, recalls
 
     def layer_kl(self, q, k, q_idx, k_idx, rows, bitmap):
         chosen = None if bitmap is None else take_rows(bitmap, rows)
-        return self.operators.kl_rows(take_rows(q.detach(), rows), k.detach(), take_rows(q_idx, rows), k_idx, rows,
-                                      chosen, self.config.index_block_size).mean()
+        return self.operators.kl_rows(
+            take_rows(q.detach(), rows),
+            k.detach(),
+            take_rows(q_idx, rows),
+            k_idx,
+            rows,
+            chosen,
+            self.config.index_block_size,
+        ).mean()
 
     def logits(self, hidden):
         return self.lm_head(self.model.norm(hidden))

@@ -84,17 +84,24 @@ def dense_attention(q, k, v):
 
 def sparse_attention_plain(q, k, v, bitmap, block):
     """Masked attention in chunks of queries, one key-value head (and its group of query heads) at a time."""
-    batch, heads, length, width = q.shape
+    batch, heads, length, _ = q.shape
     group = heads // k.shape[1]
     chunk = 1024
     out = []
     for start in range(0, length, chunk):
         end = min(start + chunk, length)
         mask = bitmap[:, :, start:end, :].repeat_interleave(block, -1)[..., :end]
-        mask = mask & (torch.arange(end, device=q.device) <= torch.arange(start, end, device=q.device)[:, None])
-        mask = mask[:, :, None].expand(-1, -1, group, -1, -1).reshape(batch, heads, end - start, end)
-        out.append(F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end],
-                                                  attn_mask=mask, enable_gqa=True))
+        mask = mask & (
+            torch.arange(end, device=q.device) <= torch.arange(start, end, device=q.device)[:, None]
+        )
+        mask = (
+            mask[:, :, None].expand(-1, -1, group, -1, -1).reshape(batch, heads, end - start, end)
+        )
+        out.append(
+            F.scaled_dot_product_attention(
+                q[:, :, start:end], k[:, :, :end], v[:, :, :end], attn_mask=mask, enable_gqa=True
+            )
+        )
     return torch.cat(out, 2)
 
 
@@ -104,7 +111,9 @@ def flex_block_mask(bitmap, block, tile=128):
 
     batch, heads, length, blocks = bitmap.shape
     if length % tile or tile % block:
-        raise ValueError(f"[flex] length and block: got {length}, {block}, allowed multiples / divisors of {tile}")
+        raise ValueError(
+            f"[flex] length and block: got {length}, {block}, allowed multiples / divisors of {tile}"
+        )
     tiles = length // tile
     merged = bitmap.reshape(batch * heads, length, blocks)
     touched = merged.view(batch * heads, tiles, tile, tiles, tile // block).any(4).any(2)
@@ -114,7 +123,9 @@ def flex_block_mask(bitmap, block, tile=128):
     def mask_mod(b, h, query, key):
         return (key <= query) & merged[b, query, key // block]
 
-    return BlockMask.from_kv_blocks(counts[:, None], order[:, None], BLOCK_SIZE=tile, mask_mod=mask_mod)
+    return BlockMask.from_kv_blocks(
+        counts[:, None], order[:, None], BLOCK_SIZE=tile, mask_mod=mask_mod
+    )
 
 
 def sparse_attention_flex(q, k, v, bitmap, block, flex):
@@ -122,9 +133,13 @@ def sparse_attention_flex(q, k, v, bitmap, block, flex):
     batch, heads, length, width = q.shape
     groups = k.shape[1]
     mask = flex_block_mask(bitmap, block)
-    out = flex(q.reshape(batch * groups, heads // groups, length, width),
-               k.reshape(batch * groups, 1, length, width),
-               v.reshape(batch * groups, 1, length, width), block_mask=mask, enable_gqa=True)
+    out = flex(
+        q.reshape(batch * groups, heads // groups, length, width),
+        k.reshape(batch * groups, 1, length, width),
+        v.reshape(batch * groups, 1, length, width),
+        block_mask=mask,
+        enable_gqa=True,
+    )
     return out.reshape(batch, heads, length, width)
 
 
@@ -150,7 +165,9 @@ def kl_rows(q_rows, k, q_idx_rows, k_idx, rows, bitmap_rows, block):
     mask = token_mask(rows, k.shape[2], bitmap_rows, block)
     with torch.no_grad():
         p = teacher_probabilities(q_rows, k, mask)
-    scores = torch.matmul(q_idx_rows, k_idx[:, None].transpose(2, 3)).float() / math.sqrt(q_idx_rows.shape[-1])
+    scores = torch.matmul(q_idx_rows, k_idx[:, None].transpose(2, 3)).float() / math.sqrt(
+        q_idx_rows.shape[-1]
+    )
     log_r = scores.masked_fill(~mask, NEGATIVE).log_softmax(-1)
     safe = (p > 0) & mask
     terms = torch.where(safe, p * (p.clamp_min(1e-38).log() - log_r.masked_fill(~safe, 0.0)), 0.0)
@@ -167,7 +184,10 @@ def recall_rows(q_rows, k, bitmap_rows, rows, block, top_k):
     local = (ids == (rows // block)[:, None, :, None]).expand(mass.shape)
     counts = (rows // block + 1 > top_k)[:, None, :].expand(mass.shape[:3])
     result = {}
-    for name, keep, size in (("", torch.ones_like(local), top_k), ("_without_local", ~local, top_k - 1)):
+    for name, keep, size in (
+        ("", torch.ones_like(local), top_k),
+        ("_without_local", ~local, top_k - 1),
+    ):
         ranked = torch.where(keep & (ids <= (rows // block)[:, None, :, None]), mass, -1.0)
         best = torch.zeros_like(local).scatter(-1, ranked.topk(min(size, blocks), -1).indices, True)
         hit = best & bitmap_rows & keep

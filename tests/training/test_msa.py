@@ -1,0 +1,148 @@
+"""The trainer's MSA against plain loops in float64: selection, attention, KL and its gradients."""
+
+import brute
+import pytest
+import torch
+
+from training import msa
+
+
+def tensors(length, seed, heads=4, groups=2, width=8, index=8):
+    g = torch.Generator().manual_seed(seed)
+    make = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    return (
+        make(1, heads, length, width),
+        make(1, groups, length, width),
+        make(1, groups, length, width),
+        make(1, groups, length, index),
+        make(1, length, index),
+    )
+
+
+@pytest.mark.parametrize(
+    "length,block,top_k", [(37, 4, 3), (64, 8, 2), (50, 4, 1), (29, 8, 16), (64, 4, 5)]
+)
+def test_selection_and_attention_equal_the_loops(length, block, top_k):
+    q, k, v, q_idx, k_idx = tensors(length, length + top_k)
+    bitmap = msa.select_all(q_idx.float(), k_idx.float(), block, top_k, chunk=16)
+    ids = msa.bitmap_to_ids(bitmap, top_k)
+    out = msa.sparse_attention_plain(q, k, v, bitmap, block)
+    for g in range(2):
+        for i in range(length):
+            wanted = brute.select(
+                brute.scores(q_idx[0, g, i].tolist(), k_idx[0].tolist(), i, block), i, block, top_k
+            )
+            assert ids[0, g, i].tolist() == wanted + [-1] * (top_k - len(wanted))
+            tokens = [j for j in range(i + 1) if j // block in wanted]
+            for h in (2 * g, 2 * g + 1):
+                expected = brute.attend(
+                    q[0, h, i].tolist(), k[0, g].tolist(), v[0, g].tolist(), tokens
+                )[0]
+                torch.testing.assert_close(
+                    out[0, h, i], torch.tensor(expected, dtype=torch.float64)
+                )
+
+
+def test_ties_go_to_the_lower_block():
+    rows = torch.tensor([[31, 17]])
+    scores = torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, -1.0, 2.0, 9.0]).expand(1, 1, 2, 8)
+    bitmap = msa.select_blocks(scores, rows, block=4, top_k=3)
+    assert msa.bitmap_to_ids(bitmap, 3)[0, 0].tolist() == [[1, 2, 7], [1, 2, 4]]
+
+
+def test_all_infinite_scores_and_negative_zero_are_ties():
+    rows = torch.tensor([[31]])
+    minus = torch.full((1, 1, 1, 8), float("-inf"))
+    assert msa.bitmap_to_ids(msa.select_blocks(minus, rows, 4, 3), 3)[0, 0, 0].tolist() == [0, 1, 7]
+    zeros = torch.tensor([0.0, -0.0, 0.0, -0.0, 0.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 8)
+    assert msa.bitmap_to_ids(msa.select_blocks(zeros, rows, 4, 4), 4)[0, 0, 0].tolist() == [
+        0,
+        1,
+        2,
+        7,
+    ]
+
+
+def test_nan_scores_are_ignored():
+    q_idx, k_idx = torch.ones(1, 1, 32, 8), torch.ones(1, 32, 8)
+    k_idx[0, 0:4] = float("nan")
+    k_idx[0, 5] = float("nan")
+    scores = msa.block_scores(q_idx[:, :, 31:], k_idx, torch.tensor([[31]]), 4)
+    assert scores[0, 0, 0, 0] == float("-inf")
+    assert torch.isfinite(scores[0, 0, 0, 1:]).all()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_kl_value_and_gradients(sparse):
+    length, block, top_k = 40, 4, 3
+    q, k, _, q_idx, k_idx = tensors(length, 7)
+    q_idx.requires_grad_(), k_idx.requires_grad_()
+    rows = torch.tensor([[0, 5, 22, 39]])
+    bitmap = None
+    if sparse:
+        bitmap = msa.select_blocks(
+            msa.block_scores(q_idx[:, :, rows[0]], k_idx, rows, block), rows, block, top_k
+        )
+    value = msa.kl_rows(q[:, :, rows[0]], k, q_idx[:, :, rows[0]], k_idx, rows, bitmap, block)
+    total = 0.0
+    for g in range(2):
+        for n, i in enumerate(rows[0].tolist()):
+            tokens = list(range(i + 1))
+            if sparse:
+                tokens = [j for j in tokens if bitmap[0, g, n, j // block]]
+            expected = brute.kl(
+                q[0, 2 * g : 2 * g + 2, i].tolist(),
+                k[0, g].tolist(),
+                q_idx[0, g, i].tolist(),
+                k_idx[0].tolist(),
+                tokens,
+            )
+            assert abs(value[0, g, n].item() - expected) < 2e-6
+            total += expected
+    value.sum().backward()
+    for tensor, place in ((q_idx, (0, 1, 22, 3)), (k_idx, (0, 21, 2)), (k_idx, (0, 0, 0))):
+        step, sums = 1e-5, []
+        for sign in (1, -1):
+            moved_q, moved_k = q_idx.detach().clone(), k_idx.detach().clone()
+            (moved_q if tensor is q_idx else moved_k)[place] += sign * step
+            moved = 0.0
+            for g in range(2):
+                for n, i in enumerate(rows[0].tolist()):
+                    tokens = [
+                        j for j in range(i + 1) if bitmap is None or bitmap[0, g, n, j // block]
+                    ]
+                    moved += brute.kl(
+                        q[0, 2 * g : 2 * g + 2, i].tolist(),
+                        k[0, g].tolist(),
+                        moved_q[0, g, i].tolist(),
+                        moved_k[0].tolist(),
+                        tokens,
+                    )
+            sums.append(moved)
+        assert abs(tensor.grad[place].item() - (sums[0] - sums[1]) / (2 * step)) < 2e-5
+
+
+def test_flex_path_equals_the_plain_path():
+    from torch.nn.attention.flex_attention import flex_attention
+
+    length, block, top_k = 256, 64, 2
+    q, k, v, q_idx, k_idx = (t.float() for t in tensors(length, 3, width=16, index=16))
+    bitmap = msa.select_all(q_idx, k_idx, block, top_k, chunk=128)
+    assert not bitmap[:, :, -1].all()
+    plain = msa.sparse_attention_plain(q, k, v, bitmap, block)
+    flex = msa.sparse_attention_flex(q, k, v, bitmap, block, flex_attention)
+    torch.testing.assert_close(flex, plain, atol=2e-6, rtol=1e-5)
+    tiles = msa.flex_block_mask(bitmap, block)
+    assert tiles.kv_num_blocks.max() <= length // 128
+
+
+def test_recalls_of_a_perfect_and_of_an_empty_selection():
+    q, k, _, _, _ = tensors(64, 11)
+    rows = torch.tensor([[60, 63]])
+    p = msa.teacher_probabilities(q[:, :, rows[0]], k, msa.token_mask(rows, 64, None, 4))
+    mass = p.view(1, 2, 2, 16, 4).sum(-1)
+    best = torch.zeros_like(mass, dtype=torch.bool).scatter(-1, mass.topk(4, -1).indices, True)
+    perfect = msa.recall_rows(q[:, :, rows[0]], k, best, rows, 4, 4)
+    assert perfect["block_recall"].min() == 1 and perfect["score_recall"].min() > 1 - 1e-6
+    nothing = msa.recall_rows(q[:, :, rows[0]], k, torch.zeros_like(best), rows, 4, 4)
+    assert nothing["block_recall"].max() == 0 and nothing["score_recall_without_local"].max() == 0

@@ -1,0 +1,162 @@
+"""Training sequences: what is asked stands in the document, keys are unique, evaluation words are new."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from training.corpus import Corpus, is_held_out
+from training.evaluate import TASKS, document
+from training.tasks import ANSWER, FLAVOURS, ItemMaker, SequenceMaker, load_tasks
+from training.tokenizer import ASSISTANT, BEGIN, END, USER, load_tokenizer
+from training.words import HELD_OUT, held_out_words
+
+
+@pytest.fixture(scope="module")
+def maker(small_corpus):
+    return SequenceMaker(Corpus(small_corpus).train, load_tokenizer())
+
+
+def split(ids, tokenizer):
+    """(document text without questions, [(question, answer)])."""
+    ids, text, pairs, at = ids.tolist(), [], [], 1
+    while at < len(ids):
+        if ids[at] == USER:
+            middle, end = ids.index(ASSISTANT, at), ids.index(END, at)
+            pairs.append(
+                (tokenizer.decode(ids[at + 1 : middle]), tokenizer.decode(ids[middle + 1 : end]))
+            )
+            at = end + 1
+        else:
+            text.append(ids[at])
+            at += 1
+    return tokenizer.decode(text), pairs
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_answers_stand_in_the_document(maker, flavour):
+    weights = tuple(int(f == flavour) for f in FLAVOURS)
+    asked = 0
+    for seed in range(12):
+        ids, classes = maker.sequence(random.Random(seed), 768, weights)
+        assert len(ids) == len(classes) == 768 and ids[0] == BEGIN
+        text, pairs = split(ids, maker.tokenizer)
+        for _, answer in pairs:
+            for part in answer.split(", ") if flavour in ("mixed", "multivalue") else [answer]:
+                assert part.strip() in text
+            asked += 1
+        ends = np.flatnonzero(ids == END)
+        assert (classes[ends] == ANSWER).all() and (classes[np.flatnonzero(ids == USER)] == 0).all()
+    assert asked > 20 or flavour == "repeat"
+
+
+def test_chains_lead_from_the_asked_name_to_the_value():
+    items = ItemMaker(load_tasks())
+    rng = random.Random(4)
+    for form in items.tasks["tracking"]:
+        item = items.tracking(rng, set(), form, 3)
+        assert len(item.facts) == 3 and item.answers[0].strip() in item.facts[0]
+        assert item.key in item.facts[2]
+        assert any(item.key in question for question in item.questions)
+
+
+def test_keys_of_a_document_are_unique():
+    items = ItemMaker(load_tasks())
+    used, rng = set(), random.Random(1)
+    keys = [items.single(rng, used).key.lower() for _ in range(2000)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_facts_are_shorter_than_a_block():
+    tasks, tokenizer = load_tasks(), load_tokenizer()
+    rng = random.Random(2)
+    for maker in (ItemMaker(tasks), ItemMaker(tasks, held_out_words(tasks))):
+        facts = [
+            f
+            for _ in range(400)
+            for f in maker.single(rng, set()).facts + maker.tracking(rng, set()).facts
+        ]
+        lengths = [len(e.ids) for e in tokenizer.encode_batch(facts)]
+        assert max(lengths) <= tasks["limits"]["fact_tokens"]
+
+
+def test_evaluation_words_are_not_training_words():
+    words = load_tasks()["train_words"]
+    trained = {w.lower() for name, entries in words.items() for w in entries}
+    for name, entries in json.loads(HELD_OUT.read_text()).items():
+        assert not trained & {w.lower() for w in entries}, name
+
+
+def test_forms_say_what_kind_they_are():
+    tasks = load_tasks()
+    ids = [form["id"] for group in ("forms", "multivalue", "tracking") for form in tasks[group]]
+    assert len(set(ids)) == len(ids)
+    for form in tasks["forms"]:
+        assert (
+            form["fact"].count("{key}") >= 1
+            and form["fact"].count("{value}") == 1
+            and "{key}" in form["question"]
+        )
+        first = form["fact"].index("{key}") < form["fact"].index("{value}")
+        assert form["kind"] == ("key_first" if first else "value_first")
+    kinds = [form["kind"] for form in tasks["forms"]]
+    assert kinds.count("key_first") >= 60 and kinds.count("value_first") >= 25
+
+
+def test_batches_depend_on_seed_stage_and_step_only(maker):
+    a = maker.batch(1, 0, 7, 2, 256, 8)
+    maker.batch(1, 0, 8, 2, 256, 8)
+    b = maker.batch(1, 0, 7, 2, 256, 8)
+    assert all(np.array_equal(x, y) for x, y in zip(a, b))
+    assert not np.array_equal(a[0], maker.batch(2, 0, 7, 2, 256, 8)[0])
+
+
+def test_positions_rise_and_stay_below_a_million(maker):
+    rng = random.Random(0)
+    largest = 0
+    for _ in range(200):
+        positions = maker.positions(rng, 512)
+        assert (np.diff(positions) >= 1).all() and positions[-1] < 1_048_576
+        largest = max(largest, int(positions[-1]))
+    assert largest > 500_000
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation_documents(small_corpus, task):
+    tasks = load_tasks()
+    maker = SequenceMaker(
+        Corpus(small_corpus).held_out, load_tokenizer(), tasks, held_out_words(tasks)
+    )
+    ids, spans = document(maker, random.Random(3), task, 2048, 6)
+    assert len(ids) == 2048
+    text, pairs = split(ids, maker.tokenizer)
+    assert len(pairs) == len(spans)
+    for (_, answer), (start, end, depth) in zip(pairs, spans):
+        assert (
+            maker.tokenizer.decode(ids[start : end - 1].tolist()) == answer and ids[end - 1] == END
+        )
+        assert 0 <= depth <= 1
+        assert all(
+            part.strip() in text
+            for part in (answer.split(", ") if task == "multivalue" else [answer])
+        )
+
+
+def test_tokenizer_is_the_promised_one(root):
+    with open(root / "models" / "msa-mini" / "tokenizer.json", encoding="utf-8") as handle:
+        data = json.load(handle)
+    assert data["normalizer"] is None and data["post_processor"] is None
+    assert [p["type"] for p in data["pre_tokenizer"]["pretokenizers"]] == ["Digits", "ByteLevel"]
+    tokenizer = load_tokenizer()
+    assert tokenizer.get_vocab_size() == 4096
+    assert [
+        tokenizer.token_to_id(t) for t in ("<|begin|>", "<|user|>", "<|assistant|>", "<|end|>")
+    ] == [0, 1, 2, 3]
+    every_byte = bytes(range(256)).decode("latin-1") + "€ 😀"
+    assert tokenizer.decode(tokenizer.encode(every_byte).ids) == every_byte
+    assert tokenizer.encode("12345").tokens == ["1", "2", "3", "4", "5"]
+
+
+def test_held_out_files_are_held_out_by_name():
+    assert is_held_out("/a/b/x.py") == is_held_out("/other/x.py")

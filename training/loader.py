@@ -1,0 +1,118 @@
+"""Batches made ahead of time by worker processes, delivered in order.
+
+A batch depends on (seed, stage, step) alone, so a resumed run sees what an uninterrupted one would have seen.
+"""
+
+import multiprocessing
+import os
+
+import numpy as np
+
+from .corpus import Corpus
+from .tasks import ANSWER, REPEAT, TEXT, SequenceMaker
+from .tokenizer import load_tokenizer
+
+AHEAD = 3
+
+
+def loss_rows(ids, classes, rows, seed):
+    """Flat indices of the predicting positions that enter the loss, and weights: answers sum to 1, the rest to 0.3."""
+    batch, length = ids.shape
+    target_class = np.zeros((batch, length), np.int8)
+    target_class[:, :-1] = classes[:, 1:]
+    flat = target_class.reshape(-1)
+    answers = np.flatnonzero(flat == ANSWER)[:rows]
+    others = np.flatnonzero((flat == TEXT) | (flat == REPEAT))
+    rng = np.random.default_rng(seed)
+    count = min(rows - len(answers), len(others))
+    others = np.sort(rng.choice(others, count, replace=False)) if count else others[:0]
+    index = np.zeros(rows, np.int64)
+    weights = np.zeros(rows, np.float32)
+    index[: len(answers)] = answers
+    weights[: len(answers)] = 1.0 / max(len(answers), 1)
+    index[len(answers) : len(answers) + count] = others
+    weights[len(answers) : len(answers) + count] = np.where(flat[others] == REPEAT, 0.6, 0.3) / max(
+        count, 1
+    )
+    return index, weights, len(answers)
+
+
+def make_batch(maker, seed, number, stage, step):
+    ids, positions, classes, kl = maker.batch(
+        seed, number, step, stage.rows, stage.length, stage.kl_rows, stage.flavours
+    )
+    index, weights, answers = loss_rows(ids, classes, stage.loss_rows, [seed, number, step])
+    targets = np.roll(ids, -1, 1).reshape(-1)[index]
+    return {
+        "ids": ids,
+        "positions": positions,
+        "kl": kl,
+        "index": index,
+        "weights": weights,
+        "targets": targets.astype(np.int64),
+        "answers": answers,
+    }
+
+
+def work(corpus, seed, stages, requests, results):
+    os.nice(1)
+    maker = SequenceMaker(corpus.train, load_tokenizer())
+    while (request := requests.get()) is not None:
+        number, step = request
+        results.put((number, step, make_batch(maker, seed, number, stages[number], step)))
+
+
+class Loader:
+    """get(stage number, step): the batch of that step; steps are asked for in order, stages change at will."""
+
+    def __init__(self, corpus_path, seed, stages, workers):
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.seed, self.stages = seed, stages
+        self.corpus = Corpus(corpus_path)
+        self.processes, self.ready, self.asked = [], {}, set()
+        if workers == 0:
+            self.maker = SequenceMaker(self.corpus.train, load_tokenizer())
+            return
+        context = multiprocessing.get_context("fork")
+        self.requests, self.results = context.Queue(), context.Queue()
+        self.depth = AHEAD * workers
+        for _ in range(workers):
+            process = context.Process(
+                target=work,
+                args=(self.corpus, seed, stages, self.requests, self.results),
+                daemon=True,
+            )
+            process.start()
+            self.processes.append(process)
+
+    def ask(self, number, step):
+        if (number, step) not in self.asked:
+            self.asked.add((number, step))
+            self.requests.put((number, step))
+
+    def prepare(self, number, step):
+        """Start on the first batches of a stage before it begins."""
+        if self.processes:
+            for ahead in range(self.depth):
+                self.ask(number, step + ahead)
+
+    def get(self, number, step):
+        if not self.processes:
+            return make_batch(self.maker, self.seed, number, self.stages[number], step)
+        self.prepare(number, step)
+        while (number, step) not in self.ready:
+            got_number, got_step, batch = self.results.get(timeout=300)
+            self.ready[got_number, got_step] = batch
+        batch = self.ready.pop((number, step))
+        stale = [key for key in self.ready if key[0] < number or key[1] < step]
+        for key in stale:
+            del self.ready[key]
+        return batch
+
+    def close(self):
+        for _ in self.processes:
+            self.requests.put(None)
+        for process in self.processes:
+            process.join(2)
+            if process.is_alive():
+                process.terminate()

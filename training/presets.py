@@ -1,0 +1,80 @@
+"""Presets: a model, its stages and its rates. A stage is a share of the budget at one length."""
+
+from dataclasses import dataclass, field
+
+from .config import ModelConfig
+from .tasks import DEFAULT_FLAVOURS
+
+FACTS = (62, 6, 0, 0, 28, 4)
+
+
+@dataclass(frozen=True)
+class Stage:
+    length: int
+    rows: int
+    share: float
+    sparse_share: float
+    kl_rows: int
+    loss_rows: int
+    flavours: tuple = DEFAULT_FLAVOURS
+
+
+@dataclass(frozen=True)
+class Preset:
+    model: ModelConfig
+    stages: tuple
+    rates: dict = field(default_factory=lambda: {"muon": 0.02, "adam": 3e-3, "index": 2e-3})
+    structured: bool = False
+    warmup_steps: int = 100
+    decay_share: float = 0.3
+    seconds: float = 0.0
+    steps: int = 0
+    workers: int = 0
+    chunk: int = 1024
+    checkpoint_seconds: float = 300.0
+
+
+PRESETS = {
+    "h200": Preset(
+        model=ModelConfig(),
+        stages=(
+            Stage(512, 128, 0.14, 0.0, 16, 16384),
+            Stage(2048, 32, 0.16, 0.0, 32, 16384),
+            Stage(8192, 8, 0.34, 0.6, 64, 16384),
+            Stage(32768, 2, 0.36, 0.8, 192, 16384),
+        ),
+        seconds=500.0,
+        workers=14,
+        checkpoint_seconds=1e9,
+    ),
+    "cpu": Preset(
+        model=ModelConfig(hidden_size=192, num_hidden_layers=3, dense_intermediate_size=384),
+        stages=(
+            Stage(256, 6, 0.50, 0.0, 4, 384, FACTS),
+            Stage(512, 3, 0.25, 0.0, 4, 384, FACTS),
+            Stage(2048, 1, 0.25, 0.5, 16, 512),
+        ),
+        rates={"muon": 0.01, "adam": 3e-3, "index": 2e-3},
+        structured=True,
+        warmup_steps=30,
+        seconds=5400.0,
+        checkpoint_seconds=120.0,
+    ),
+    "ci": Preset(
+        model=ModelConfig(
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            index_head_dim=32,
+            index_block_size=16,
+            index_topk_blocks=4,
+            dense_intermediate_size=128,
+        ),
+        stages=(Stage(512, 2, 0.6, 0.0, 32, 256), Stage(512, 2, 0.4, 0.5, 32, 256)),
+        rates={"muon": 0.02, "adam": 3e-3, "index": 5e-3},
+        warmup_steps=10,
+        steps=400,
+    ),
+}

@@ -1,0 +1,194 @@
+"""One run: stages of growing length, dense steps (warm-up) and sparse steps, LM loss plus the KL of every layer.
+
+Progress through the run is step / steps where a number of steps is given, else seconds / budget; stages and the
+learning rate follow it, so a run ends in its time whatever the machine's speed.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .loader import Loader
+from .model import MsaModel, Operators
+from .optimizer import make_optimizers
+from .structure import structured_start
+from .tokenizer import ASSISTANT
+
+
+class Run:
+    def __init__(
+        self,
+        preset,
+        seed,
+        folder,
+        corpus,
+        steps=None,
+        seconds=None,
+        device=None,
+        workers=None,
+        compiled=None,
+        autocast=None,
+        log_every=20,
+    ):
+        self.preset, self.seed = preset, seed
+        self.steps = steps or (0 if seconds else preset.steps)
+        self.seconds = seconds or preset.seconds
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.loader = Loader(
+            corpus, seed, preset.stages, preset.workers if workers is None else workers
+        )
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        cuda = self.device == "cuda"
+        self.autocast = cuda if autocast is None else autocast
+        self.compiled = cuda if compiled is None else compiled
+        self.model = MsaModel(preset.model, Operators(self.compiled, flex=cuda, chunk=preset.chunk))
+        self.model.initialise(seed)
+        if preset.structured:
+            structured_start(self.model, seed)
+        self.model.to(self.device)
+        self.optimizers = make_optimizers(self.model, preset.rates)
+        self.step, self.tokens, self.elapsed = 0, 0, 0.0
+        self.log_every = log_every
+        self.saved = 0.0
+        self.records = []
+
+    def progress(self):
+        return self.step / self.steps if self.steps else self.elapsed / self.seconds
+
+    def stage_number(self, progress):
+        end = 0.0
+        for number, stage in enumerate(self.preset.stages):
+            end += stage.share
+            if progress < end:
+                return number, end
+        return len(self.preset.stages) - 1, 1.0
+
+    def rate(self, progress):
+        warm = min(1.0, (self.step + 1) / self.preset.warmup_steps)
+        decay = min(1.0, max(0.02, (1.0 - progress) / self.preset.decay_share))
+        return warm * decay
+
+    def train_step(self, number):
+        stage = self.preset.stages[number]
+        batch = self.loader.get(number, self.step)
+        tensors = {
+            name: torch.from_numpy(value).to(self.device, non_blocking=True)
+            for name, value in batch.items()
+            if isinstance(value, np.ndarray)
+        }
+        sparse = random.Random(f"{self.seed}/{self.step}").random() < stage.sparse_share
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+            hidden, kl, _ = self.model(
+                tensors["ids"], tensors["positions"], sparse, tensors["kl"].long()
+            )
+            rows = hidden.reshape(-1, hidden.shape[-1])[tensors["index"]]
+            loss, losses, right = self.model.operators.answer_loss(
+                self.model.lm_head,
+                self.model.model.norm,
+                rows,
+                tensors["targets"],
+                tensors["weights"],
+            )
+        (loss + kl).backward()
+        scale = self.rate(self.progress())
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += stage.rows * stage.length
+        return {
+            "sparse": sparse,
+            "kl": kl.detach(),
+            "losses": losses,
+            "right": right,
+            "answers": batch["answers"],
+            "first": tensors["ids"].reshape(-1)[tensors["index"]] == ASSISTANT,
+            "scale": scale,
+        }
+
+    def record(self, number, result):
+        count = result["answers"]
+        losses, right = result["losses"].float(), result["right"].float()
+        first = result["first"][:count]
+        entry = {
+            "step": self.step,
+            "seconds": round(self.elapsed, 2),
+            "tokens": self.tokens,
+            "length": self.preset.stages[number].length,
+            "sparse": result["sparse"],
+            "answer_loss": losses[:count].mean().item(),
+            "text_loss": losses[count:].mean().item(),
+            "answer_accuracy": right[:count].mean().item(),
+            "first_token_accuracy": right[:count][first].mean().item() if first.any() else None,
+            "kl": result["kl"].item(),
+            "rate": result["scale"],
+        }
+        self.records.append(entry)
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(entry) + "\n")
+        if sys.stderr.isatty():
+            left = (1 - self.progress()) * self.elapsed / max(self.progress(), 1e-6)
+            print(
+                f"\rstep {self.step}  length {entry['length']}  answers {entry['answer_loss']:.3f} "
+                f"({entry['answer_accuracy']:.0%})  KL {entry['kl']:.3f}  {left:.0f} s left ",
+                end="",
+                file=sys.stderr,
+            )
+        return entry
+
+    def train(self, stop_step=None):
+        started = time.monotonic() - self.elapsed
+        while self.progress() < 1.0 and self.step != stop_step:
+            number, end = self.stage_number(self.progress())
+            if (
+                end - self.progress() < 0.02
+                and number + 1 < len(self.preset.stages)
+                and not self.steps
+            ):
+                self.loader.prepare(number + 1, self.step + 1)
+            result = self.train_step(number)
+            if self.device == "cpu" or self.step % self.log_every == 0:
+                if self.device == "cuda":
+                    torch.cuda.synchronize()
+                self.elapsed = time.monotonic() - started
+            if self.step % self.log_every == 0 or self.step == 1:
+                self.record(number, result)
+            if self.elapsed - self.saved > self.preset.checkpoint_seconds:
+                self.save()
+        self.elapsed = time.monotonic() - started
+        self.save()
+        self.loader.close()
+
+    def save(self):
+        self.saved = self.elapsed
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step,
+            "tokens": self.tokens,
+            "elapsed": self.elapsed,
+            "seed": self.seed,
+            "config": self.preset.model.transformers_dict(),
+        }
+        temporary = self.folder / "checkpoint.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / "checkpoint.pt")
+
+    def resume(self):
+        state = torch.load(
+            self.folder / "checkpoint.pt", map_location=self.device, weights_only=True
+        )
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.step, self.tokens, self.elapsed = state["step"], state["tokens"], state["elapsed"]
+        self.saved = self.elapsed
