@@ -1,0 +1,41 @@
+#include "cli/parts/output.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+namespace msa::cli {
+namespace {
+
+void check(bool good) {
+  if (good) return;
+  const std::string reason = std::strerror(errno);
+  throw OutputError(fmt::format("cannot write to standard output: {}", reason));
+}
+
+}  // namespace
+
+void print(std::string_view text) {
+  check(std::fwrite(text.data(), 1, text.size(), stdout) == text.size());
+}
+
+void print_now(std::string_view text) {
+  print(text);
+  finish_output();
+}
+
+void finish_output() { check(std::fflush(stdout) == 0); }
+
+void print_error(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fputc('\n', stderr);
+}
+
+bool output_is_terminal() { return isatty(STDOUT_FILENO) != 0; }
+bool error_is_terminal() { return isatty(STDERR_FILENO) != 0; }
+bool input_is_terminal() { return isatty(STDIN_FILENO) != 0; }
+
+}  // namespace msa::cli

@@ -1,0 +1,317 @@
+// Facts, phrasings, haystacks, documents and scores of the tool.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+
+#include "cli/parts/usage_error.h"
+#include "cli/quiz/document.h"
+#include "cli/quiz/haystack.h"
+#include "cli/quiz/quiz.h"
+#include "cli/quiz/score.h"
+#include "tests/cli/fake_model.h"
+
+namespace msa::cli {
+namespace {
+
+using testing::FakeModel;
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string lower(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+FakeModel silent_model() {
+  return FakeModel([](const std::string&, const std::string&) { return "?"; });
+}
+
+std::vector<SourceText> hay(int lines) {
+  std::string text;
+  for (int i = 0; i < lines; ++i) text += "line " + std::to_string(i) + " of plain hay\n";
+  return {{"hay", text}};
+}
+
+TEST(Phrasings, TrainedOnesAreEmbedded) {
+  const Phrasings& phrasings = trained_phrasings();
+  EXPECT_GE(phrasings.forms.size(), 100u);
+  EXPECT_GE(phrasings.multivalue.size(), 10u);
+  EXPECT_GE(phrasings.chains.size(), 10u);
+  EXPECT_GT(phrasings.limits.fact_tokens, 0);
+  for (const Form& form : phrasings.forms) {
+    EXPECT_NE(form.fact.find("{key}"), std::string::npos) << form.id;
+    EXPECT_NE(form.fact.find("{value}"), std::string::npos) << form.id;
+    EXPECT_NE(form.question.find("{key}"), std::string::npos) << form.id;
+    EXPECT_EQ(form.question.find("{value}"), std::string::npos) << form.id;
+  }
+}
+
+TEST(Phrasings, WordsAreNoneThatTrainingSaw) {
+  std::set<std::string> trained;
+  for (const std::string& word : trained_phrasings().train_words) trained.insert(lower(word));
+  ASSERT_GT(trained.size(), 500u);
+  const Words& lists = words();
+  std::set<std::string> own;
+  for (const auto* list : {&lists.adjectives, &lists.nouns, &lists.attributes, &lists.values}) {
+    EXPECT_GE(list->size(), 50u);
+    for (const std::string& word : *list) {
+      EXPECT_EQ(trained.count(lower(word)), 0u) << word;
+      EXPECT_TRUE(own.insert(lower(word)).second) << word << " is in two lists";
+    }
+  }
+}
+
+TEST(Phrasings, FillPutsValuesInAndSaysWhere) {
+  const Filled filled =
+      fill("<{key}>{value}</{key}> {other}", {{"key", "{value}"}, {"value", "7"}});
+  EXPECT_EQ(filled.text, "<{value}>7</{value}> {other}");
+  EXPECT_EQ(filled.value_begin, 9u);
+  EXPECT_EQ(fill("{key}?", {{"key", "x"}}).value_begin, std::string::npos);
+}
+
+TEST(Quizzes, AreReproducibleAndDistinct) {
+  for (const Task task : {Task::kNeedle, Task::kMultikey, Task::kMultivalue, Task::kTracking}) {
+    const QuizOptions options{.task = task, .facts = 30, .distractors = 50};
+    Random one(7);
+    Random two(7);
+    const Quiz quiz = make_quiz(options, one);
+    const Quiz same = make_quiz(options, two);
+    ASSERT_EQ(quiz.questions.size(), 30u);
+    std::set<std::string> names;
+    std::set<std::string> values;
+    for (size_t i = 0; i < quiz.questions.size(); ++i) {
+      const Question& question = quiz.questions[i];
+      EXPECT_EQ(question.text, same.questions[i].text);
+      EXPECT_EQ(question.expected, same.questions[i].expected);
+      EXPECT_TRUE(names.insert(question.name).second);
+      EXPECT_NE(question.text.find(question.name), std::string::npos);
+      for (const std::string& value : question.expected) {
+        EXPECT_TRUE(values.insert(value).second);
+        EXPECT_EQ(question.text.find(value), std::string::npos);
+      }
+    }
+  }
+}
+
+TEST(Quizzes, LinesHoldTheirValues) {
+  Random random(3);
+  const Quiz quiz = make_quiz({.task = Task::kMultikey, .facts = 5, .distractors = 31}, random);
+  EXPECT_EQ(quiz.lines.size(), 36u);
+  for (const Question& question : quiz.questions) {
+    const Line& line = quiz.lines[question.lines[0]];
+    EXPECT_EQ(
+        line.text.compare(line.value_begin, question.expected[0].size(), question.expected[0]), 0);
+    EXPECT_NE(line.text.find(question.name), std::string::npos);
+  }
+  const Quiz multi = make_quiz({.task = Task::kMultivalue, .facts = 4}, random);
+  for (const Question& question : multi.questions) EXPECT_EQ(question.expected.size(), 3u);
+  const Quiz chains = make_quiz({.task = Task::kTracking, .facts = 4}, random);
+  EXPECT_EQ(chains.in_order.size(), 4u);
+  for (const Question& question : chains.questions) {
+    ASSERT_EQ(question.lines.size(), 3u);
+    EXPECT_NE(chains.lines[question.lines[2]].text.find(question.name), std::string::npos);
+    EXPECT_NE(chains.lines[question.lines[0]].text.find(question.expected[0]), std::string::npos);
+  }
+}
+
+TEST(Quizzes, KindOfFormIsObeyed) {
+  Random random(3);
+  for (const bool heldout : {false}) {
+    const Quiz quiz =
+        make_quiz({.facts = 40, .forms = FormChoice::kValueFirst, .heldout = heldout}, random);
+    for (const Question& question : quiz.questions) {
+      const Line& line = quiz.lines[question.lines[0]];
+      EXPECT_LT(line.value_begin, line.text.find(question.name)) << line.text;
+    }
+  }
+}
+
+TEST(TypedFacts, AreParsed) {
+  const TypedFact fact = parse_typed_fact("  the door code =  4711=x ");
+  EXPECT_EQ(fact.key, "the door code");
+  EXPECT_EQ(fact.value, "4711=x");
+  EXPECT_EQ(fact.question, "");
+  EXPECT_EQ(parse_typed_fact("a = b ? Who is a?").question, "Who is a?");
+  const Quiz quiz = typed_quiz({fact, {"cat", "Tom", "Who is the cat?"}});
+  EXPECT_EQ(quiz.lines[0].text, "the door code = 4711=x");
+  EXPECT_EQ(quiz.questions[0].text, "What is the door code?");
+  EXPECT_EQ(quiz.questions[1].text, "Who is the cat?");
+}
+
+TEST(TypedFacts, AreRefusedByName) {
+  EXPECT_EQ(error_of([] { parse_typed_fact("door code 4711"); }),
+            "fact 'door code 4711': got no '=', allowed KEY = VALUE");
+  EXPECT_EQ(error_of([] { parse_typed_fact(" = 4711"); }),
+            "fact ' = 4711': got an empty key, allowed KEY = VALUE");
+  EXPECT_EQ(error_of([] { parse_typed_fact("door = "); }),
+            "fact 'door = ': got an empty value, allowed KEY = VALUE");
+  EXPECT_NE(error_of([] { parse_typed_fact("door = a\nb"); }).find("control character"),
+            std::string::npos);
+  EXPECT_NE(error_of([] { parse_typed_fact("door = \xFF"); }).find("UTF-8"), std::string::npos);
+  EXPECT_NE(error_of([] { typed_quiz({{"a", "1", ""}, {"a", "2", ""}}); }).find("given before"),
+            std::string::npos);
+}
+
+TEST(Scores, CompareValuesAsSets) {
+  EXPECT_TRUE(is_right(" copper kettle", {"copper kettle"}));
+  EXPECT_FALSE(is_right("copper", {"copper kettle"}));
+  EXPECT_FALSE(is_right("", {"4711"}));
+  EXPECT_FALSE(is_right("4711, 12", {"4711"}));
+  EXPECT_TRUE(is_right("c, a, b", {"a", "b", "c"}));
+  EXPECT_FALSE(is_right("a, b", {"a", "b", "c"}));
+  EXPECT_FALSE(is_right("a, b, c, c", {"a", "b", "c"}));
+  EXPECT_FALSE(is_right("a, a, b", {"a", "b", "c"}));
+}
+
+TEST(Haystacks, CutExactlyAndRepeatInAnotherOrder) {
+  const FakeModel model = silent_model();
+  const Haystack haystack(model, hay(1000));
+  Random random(1);
+  const HaystackCut part = haystack.cut(1234, true, random);
+  EXPECT_EQ(part.tokens.size(), 1234u);
+  EXPECT_EQ(part.repeats, 0);
+  EXPECT_EQ(model.decode(part.tokens).substr(0, 7), "line 0 ");
+  const HaystackCut all = haystack.cut(haystack.num_tokens() * 3, true, random);
+  EXPECT_EQ(all.repeats, 2);
+  const std::string text = model.decode(all.tokens);
+  const auto size = static_cast<size_t>(haystack.num_tokens());
+  EXPECT_NE(text.substr(0, size), text.substr(size, size));
+  const HaystackCut other = haystack.cut(1234, false, random);
+  EXPECT_NE(model.decode(other.tokens), model.decode(part.tokens));
+}
+
+TEST(Haystacks, EmptyOnesAreRefused) {
+  const FakeModel model = silent_model();
+  EXPECT_NE(error_of([&] { Haystack(model, {{"empty", ""}}); }), "");
+  EXPECT_NE(error_of([] { read_project_texts("/nonexistent"); }).find("--file"), std::string::npos);
+}
+
+TEST(Haystacks, LeaveOutTheModelsCardAndFactsThatArePlanted) {
+  const auto root = std::filesystem::path(::testing::TempDir()) / "msa_haystack_test";
+  std::filesystem::create_directories(root / "models" / "mini");
+  std::filesystem::create_directories(root / "docs");
+  std::ofstream(root / "models" / "mini" / "README.md") << "door code = 4711\n";
+  std::ofstream(root / "docs" / "a.md") << "one\nthe door code = 4711 here\ndoor code\n";
+  std::ofstream(root / "docs" / "b.json") << "{}\n";
+  std::vector<SourceText> texts = read_project_texts(root);
+  ASSERT_EQ(texts.size(), 1u);
+  remove_fact(texts, "door code", "4711");
+  EXPECT_EQ(texts[0].text, "one\ndoor code\n");
+  std::filesystem::remove_all(root);
+}
+
+TEST(Documents, HaveExactlyTheLengthAndEveryLineOnItsOwn) {
+  const FakeModel model = silent_model();
+  const Haystack haystack(model, hay(300));
+  for (const int64_t length : {2500, 4096, 20000}) {
+    Random random(5);
+    const Quiz quiz = make_quiz({.task = Task::kTracking, .facts = 8}, random);
+    const Document document = make_document(model, haystack, quiz, {.length = length}, random);
+    EXPECT_EQ(static_cast<int64_t>(document.tokens.size()) + document.question_tokens +
+                  document.answer_tokens,
+              length);
+    EXPECT_EQ(document.tokens[0], model.special().begin);
+    const std::span<const int32_t> tokens(document.tokens);
+    double last = -1;
+    for (size_t i = 0; i < quiz.lines.size(); ++i) {
+      const Planted& planted = document.lines[i];
+      const auto begin = static_cast<size_t>(planted.begin);
+      const auto size = static_cast<size_t>(planted.end - planted.begin);
+      EXPECT_EQ(model.decode(tokens.subspan(begin, size)), quiz.lines[i].text + "\n");
+      if (begin > 1) {
+        EXPECT_EQ(model.decode(tokens.first(begin)).back(), '\n');
+      }
+      if (quiz.lines[i].value_begin != std::string::npos) {
+        const size_t value = quiz.lines[i].value_begin / 4;
+        EXPECT_EQ(planted.value_token, planted.begin + static_cast<int64_t>(value));
+      }
+      EXPECT_EQ(planted.block, planted.value_token / model.shape().block_size);
+      if (i % 3 == 0) last = -1;
+      EXPECT_GT(planted.depth, last) << "the lines of a chain stand in their order";
+      last = planted.depth;
+    }
+  }
+}
+
+TEST(Documents, SpreadFactsEvenly) {
+  const FakeModel model = silent_model();
+  const Haystack haystack(model, hay(3000));
+  Random random(5);
+  const Quiz quiz = make_quiz({.facts = 10}, random);
+  const Document document = make_document(model, haystack, quiz, {.length = 60000}, random);
+  std::vector<double> depths;
+  for (const Planted& planted : document.lines) depths.push_back(planted.depth);
+  std::sort(depths.begin(), depths.end());
+  for (size_t i = 0; i < depths.size(); ++i) {
+    EXPECT_GT(depths[i], static_cast<double>(i) / 10 - 0.02);
+    EXPECT_LT(depths[i], static_cast<double>(i + 1) / 10 + 0.02);
+  }
+}
+
+TEST(Documents, PutLineEndsIntoAHaystackWithoutAny) {
+  const FakeModel model = silent_model();
+  const Haystack haystack(model, {{"one line", std::string(5000, 'x')}});
+  Random random(5);
+  const Quiz quiz = make_quiz({.facts = 5}, random);
+  const Document document = make_document(model, haystack, quiz, {.length = 3000}, random);
+  EXPECT_EQ(static_cast<int64_t>(document.tokens.size()) + document.question_tokens +
+                document.answer_tokens,
+            3000);
+  const std::string text = model.decode(document.tokens);
+  for (const Line& line : quiz.lines) {
+    const size_t at = text.find(line.text + "\n");
+    ASSERT_NE(at, std::string::npos);
+    EXPECT_TRUE(at == 0 || text[at - 1] == '\n') << line.text;
+  }
+}
+
+TEST(Documents, WithoutTheFactsAreAsLong) {
+  const FakeModel model = silent_model();
+  const Haystack haystack(model, hay(300));
+  Random random(5);
+  const Quiz quiz = make_quiz({.facts = 5}, random);
+  Random same = random;
+  const Document with = make_document(model, haystack, quiz, {.length = 4000}, random);
+  const Document without =
+      make_document(model, haystack, quiz, {.length = 4000, .plant = false}, same);
+  EXPECT_EQ(with.tokens.size(), without.tokens.size());
+  const std::string text = model.decode(without.tokens);
+  for (const Question& question : quiz.questions) {
+    EXPECT_EQ(text.find(question.expected[0]), std::string::npos);
+  }
+}
+
+TEST(Documents, RefuseWhatDoesNotFit) {
+  FakeModel model = silent_model();
+  const Haystack haystack(model, hay(300));
+  Random random(5);
+  const Quiz quiz = typed_quiz({{"door", "4711", ""}});
+  EXPECT_NE(error_of([&] {
+              make_document(model, haystack, quiz, {.length = 1}, random);
+            }).find("length: got 1 tokens, allowed at least"),
+            std::string::npos);
+  const Quiz longest = typed_quiz({{"door", std::string(65, '7'), ""}});
+  EXPECT_NE(error_of([&] {
+              make_document(model, haystack, longest, {.length = 4000}, random);
+            }).find("got 17 tokens, allowed 16"),
+            std::string::npos);
+  model.shape().block_size = 2;
+  EXPECT_NE(error_of([&] {
+              make_document(model, haystack, quiz, {.length = 4000}, random);
+            }).find("fact 'door = 4711': got 3 tokens, allowed 2"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace msa::cli
