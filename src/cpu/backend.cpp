@@ -1,19 +1,40 @@
-// The SIMD backend's table. It has no op yet: asking for one says so.
+// The SIMD backend's table.
 #include "core/backend.h"
 
+#include <string>
+
+#include "cpu/ops.h"
+#include "cpu/targets.h"
+#include "hwy/highway.h"
+
 namespace msa::core {
+namespace {
+
+/// The best target that the kernels are built for and that runs here.
+std::string description() {
+  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
+  const int64_t best = targets & (~targets + 1);  // better targets are lower bits
+  return std::string("Highway ") + hwy::TargetName(best);
+}
+
+std::string unsupported(Op, const Geometry& geometry, DType) {
+  if (geometry.head_dim % 8 == 0) return "";
+  return "head dim " + std::to_string(geometry.head_dim) + ", allowed multiples of 8";
+}
+
+}  // namespace
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = {
       .unavailable = [] { return std::string(); },
-      .description = [] { return std::string("SIMD"); },
-      .unsupported = [](Op, const Geometry&, DType) { return std::string(); },
-      .index_forward_workspace = nullptr,
-      .index_forward = nullptr,
-      .attention_forward_workspace = nullptr,
-      .attention_forward = nullptr,
-      .dense_attention_forward_workspace = nullptr,
-      .dense_attention_forward = nullptr,
+      .description = description,
+      .unsupported = unsupported,
+      .index_forward_workspace = cpu::index_forward_workspace,
+      .index_forward = cpu::index_forward,
+      .attention_forward_workspace = cpu::attention_forward_workspace,
+      .attention_forward = cpu::attention_forward,
+      .dense_attention_forward_workspace = cpu::dense_attention_forward_workspace,
+      .dense_attention_forward = cpu::dense_attention_forward,
   };
   return table;
 }

@@ -1,0 +1,19 @@
+// The ops of the SIMD backend; see core/backend.h.
+#pragma once
+
+#include "core/backend.h"
+
+namespace msa::cpu {
+
+size_t index_forward_workspace(const core::IndexForwardParams& params, int num_threads);
+void index_forward(const core::IndexForwardParams& params, const core::RunContext& run);
+
+size_t attention_forward_workspace(const core::AttentionForwardParams& params, int num_threads);
+void attention_forward(const core::AttentionForwardParams& params, const core::RunContext& run);
+
+size_t dense_attention_forward_workspace(const core::AttentionForwardParams& params,
+                                         int num_threads);
+void dense_attention_forward(const core::AttentionForwardParams& params,
+                             const core::RunContext& run);
+
+}  // namespace msa::cpu
