@@ -10,13 +10,14 @@ import numpy as np
 
 from .corpus import Corpus
 from .tasks import ANSWER, REPEAT, TEXT, SequenceMaker
-from .tokenizer import load_tokenizer
+from .tokenizer import ASSISTANT, load_tokenizer
 
 AHEAD = 3
 
 
 def loss_rows(ids, classes, rows, seed):
-    """Flat indices of the predicting positions that enter the loss, and weights: answers sum to 1, the rest to 0.3."""
+    """Flat indices of the predicting positions that enter the loss, and weights: answers sum to 1 (their
+    first tokens count three times: they are what was found), the rest to 0.3."""
     batch, length = ids.shape
     target_class = np.zeros((batch, length), np.int8)
     target_class[:, :-1] = classes[:, 1:]
@@ -29,7 +30,8 @@ def loss_rows(ids, classes, rows, seed):
     index = np.zeros(rows, np.int64)
     weights = np.zeros(rows, np.float32)
     index[: len(answers)] = answers
-    weights[: len(answers)] = 1.0 / max(len(answers), 1)
+    first = np.where(ids.reshape(-1)[answers] == ASSISTANT, 3.0, 1.0)
+    weights[: len(answers)] = first / max(first.sum(), 1.0)
     index[len(answers) : len(answers) + count] = others
     weights[len(answers) : len(answers) + count] = np.where(flat[others] == REPEAT, 0.6, 0.3) / max(
         count, 1
@@ -39,7 +41,7 @@ def loss_rows(ids, classes, rows, seed):
 
 def make_batch(maker, seed, number, stage, step):
     ids, positions, classes, kl = maker.batch(
-        seed, number, step, stage.rows, stage.length, stage.kl_rows, stage.flavours
+        seed, number, step, stage.rows, stage.length, stage.kl_rows, stage.flavours, stage.cloze
     )
     index, weights, answers = loss_rows(ids, classes, stage.loss_rows, [seed, number, step])
     targets = np.roll(ids, -1, 1).reshape(-1)[index]

@@ -9,6 +9,7 @@ the language loss reaches the index, whose only output is a selection.
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from . import msa
 
@@ -109,21 +110,21 @@ def answer_loss(head, norm, x, targets, weights):
 
 
 class Operators:
-    """The pieces of a step, plain or compiled; one set for a run."""
+    """The pieces of a step, plain or compiled; one set for a run. FlexAttention is compiled always."""
 
     def __init__(self, compiled=False, flex=False, chunk=1024):
-        wrap = (lambda f: torch.compile(f, dynamic=False)) if compiled else (lambda f: f)
+        def wrap(function):
+            return torch.compile(function, dynamic=False) if compiled else function
+
+        if compiled or flex:
+            torch._dynamo.config.recompile_limit = 64
         self.before_attention = wrap(before_attention)
         self.after_attention = wrap(after_attention)
         self.answer_loss = wrap(answer_loss)
         self.select = wrap(msa.select_chunk)
         self.kl_rows = wrap(msa.kl_rows)
         self.chunk = chunk
-        self.flex = None
-        if flex:
-            from torch.nn.attention.flex_attention import flex_attention
-
-            self.flex = wrap(flex_attention)
+        self.flex = torch.compile(flex_attention, dynamic=False) if flex else None
 
     def sparse_attention(self, q, k, v, bitmap, block):
         if self.flex is None:

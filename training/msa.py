@@ -20,12 +20,20 @@ import torch.nn.functional as F
 NEGATIVE = float("-inf")
 
 
+def products(a, b):
+    """a @ b with products summed and returned in float32 at least, under autocast too: order is all that counts."""
+    with torch.autocast(a.device.type, enabled=False):
+        if a.dtype in (torch.bfloat16, torch.float16):
+            a, b = a.float(), b.float()
+        return torch.matmul(a, b)
+
+
 def block_scores(q_idx, k_idx, rows, block):
     """m [B, Hkv, R, blocks] in float32; -inf where a block has no visible token. rows [B, R] are query positions."""
     batch, heads, _, width = q_idx.shape
     length = k_idx.shape[1]
     blocks = -(-length // block)
-    scores = torch.matmul(q_idx, k_idx[:, None].transpose(2, 3)).float() / math.sqrt(width)
+    scores = products(q_idx, k_idx[:, None].transpose(2, 3)).float() / math.sqrt(width)
     visible = torch.arange(length, device=k_idx.device) <= rows[:, None, :, None]
     scores = torch.where(visible & ~scores.isnan(), scores, NEGATIVE)
     if blocks * block != length:
@@ -155,7 +163,7 @@ def teacher_probabilities(q_rows, k, mask):
     """p [B, Hkv, R, N] in float32: the group mean of the main attention over S."""
     batch, heads, count, width = q_rows.shape
     groups = k.shape[1]
-    logits = torch.matmul(q_rows.view(batch, groups, -1, width), k.transpose(2, 3))
+    logits = products(q_rows.view(batch, groups, -1, width), k.transpose(2, 3))
     logits = logits.float().view(batch, groups, heads // groups, count, -1) / math.sqrt(width)
     return logits.masked_fill(~mask[:, :, None], NEGATIVE).softmax(-1).mean(2)
 
@@ -165,7 +173,7 @@ def kl_rows(q_rows, k, q_idx_rows, k_idx, rows, bitmap_rows, block):
     mask = token_mask(rows, k.shape[2], bitmap_rows, block)
     with torch.no_grad():
         p = teacher_probabilities(q_rows, k, mask)
-    scores = torch.matmul(q_idx_rows, k_idx[:, None].transpose(2, 3)).float() / math.sqrt(
+    scores = products(q_idx_rows, k_idx[:, None].transpose(2, 3)).float() / math.sqrt(
         q_idx_rows.shape[-1]
     )
     log_r = scores.masked_fill(~mask, NEGATIVE).log_softmax(-1)

@@ -17,6 +17,7 @@ class Stage:
     kl_rows: int
     loss_rows: int
     flavours: tuple = DEFAULT_FLAVOURS
+    cloze: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ PRESETS = {
     "cpu": Preset(
         model=ModelConfig(hidden_size=192, num_hidden_layers=3, dense_intermediate_size=384),
         stages=(
-            Stage(256, 6, 0.50, 0.0, 4, 384, FACTS),
-            Stage(512, 3, 0.25, 0.0, 4, 384, FACTS),
-            Stage(2048, 1, 0.25, 0.5, 16, 512),
+            Stage(256, 4, 0.40, 0.0, 4, 256, FACTS, 0.6),
+            Stage(256, 4, 0.35, 0.0, 4, 256, FACTS, 0.15),
+            Stage(2048, 1, 0.25, 0.5, 16, 512, FACTS, 0.1),
         ),
         rates={"muon": 0.01, "adam": 3e-3, "index": 2e-3},
         structured=True,

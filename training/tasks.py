@@ -29,6 +29,18 @@ def load_tasks(path=TASKS):
         return json.load(handle)
 
 
+def phrasing_tokens(tokenizer, tasks):
+    """Tokens of the phrasings without their keys and values, and the special ones: they tell nothing of a key."""
+    texts = ["\n"]
+    for form in tasks["forms"]:
+        texts += [
+            form[part].replace("{key}", " ").replace("{value}", " ")
+            for part in ("fact", "question")
+        ]
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return sorted({USER, ASSISTANT, END}.union(*(encoding.ids for encoding in encodings)))
+
+
 @dataclass
 class Item:
     """Facts of one key in the order of the document, and its questions with their answers."""
@@ -53,6 +65,7 @@ class ItemMaker:
 
     def __init__(self, tasks, words=None):
         self.tasks = tasks
+        self.cloze = 0.05  # share of questions that repeat the fact up to its value
         self.words = words or Words(tasks)
         self.key_first = [form for form in tasks["forms"] if form["kind"] == "key_first"]
         self.value_first = [form for form in tasks["forms"] if form["kind"] == "value_first"]
@@ -127,6 +140,11 @@ class ItemMaker:
         key = key or self.fresh(rng, used, self.words.key)
         value = self.words.value(rng, value_kind)
         fact = form["fact"].replace("{key}", key).replace("{value}", value)
+        if rng.random() < self.cloze and form["fact"].index("{key}") < form["fact"].index(
+            "{value}"
+        ):
+            before = form["fact"][: form["fact"].index("{value}")].rstrip()
+            form = dict(form, question=before)
         return Item(
             "single",
             [fact],
@@ -401,8 +419,11 @@ class SequenceMaker:
             jumps[rng.randrange(length)] += jump
         return (positions + jumps.cumsum()).astype(np.int32)
 
-    def batch(self, seed, stage, step, rows, length, kl_rows, flavours=DEFAULT_FLAVOURS):
+    def batch(
+        self, seed, stage, step, rows, length, kl_rows, flavours=DEFAULT_FLAVOURS, cloze=0.05
+    ):
         """Arrays of one step: ids, positions, classes [rows, length], kl [rows, kl_rows] (half of them answer rows)."""
+        self.items.cloze = cloze
         ids = np.zeros((rows, length), np.int32)
         positions = np.zeros((rows, length), np.int32)
         classes = np.zeros((rows, length), np.int8)

@@ -18,7 +18,8 @@ from .loader import Loader
 from .model import MsaModel, Operators
 from .optimizer import make_optimizers
 from .structure import structured_start
-from .tokenizer import ASSISTANT
+from .tasks import load_tasks, phrasing_tokens
+from .tokenizer import ASSISTANT, load_tokenizer
 
 
 class Run:
@@ -46,12 +47,14 @@ class Run:
         )
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         cuda = self.device == "cuda"
+        if cuda:
+            torch.set_float32_matmul_precision("high")
         self.autocast = cuda if autocast is None else autocast
         self.compiled = cuda if compiled is None else compiled
         self.model = MsaModel(preset.model, Operators(self.compiled, flex=cuda, chunk=preset.chunk))
         self.model.initialise(seed)
         if preset.structured:
-            structured_start(self.model, seed)
+            structured_start(self.model, seed, phrasing_tokens(load_tokenizer(), load_tasks()))
         self.model.to(self.device)
         self.optimizers = make_optimizers(self.model, preset.rates)
         self.step, self.tokens, self.elapsed = 0, 0, 0.0

@@ -97,7 +97,9 @@ def test_export_loads_in_transformers_with_equal_logits(tmp_path):
 def test_structured_start_looks_at_places_and_only_there():
     config = ModelConfig(hidden_size=192, num_hidden_layers=3)
     model = MsaModel(config).initialise(0)
-    structured_start(model, 0)
+    structured_start(model, 0, quiet_tokens=[5, 6])
+    norms = model.model.embed_tokens.weight[:, 1:].norm(dim=1)
+    assert norms[5] < 0.5 * norms[7]
     ids = torch.randint(4, 4096, (64,), generator=torch.Generator().manual_seed(0))
     angle = torch.arange(64)[:, None].float() * model.inverse_frequency
     cos, sin = torch.cat((angle, angle), -1).cos(), torch.cat((angle, angle), -1).sin()

@@ -72,6 +72,16 @@ def test_nan_scores_are_ignored():
     assert torch.isfinite(scores[0, 0, 0, 1:]).all()
 
 
+def test_scores_keep_float32_under_autocast():
+    q_idx, k_idx = (t.bfloat16() for t in tensors(48, 5, index=64)[3:])
+    rows = torch.arange(48)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = msa.block_scores(q_idx, k_idx, rows, 8)
+    assert scores.dtype == torch.float32
+    expected = msa.block_scores(q_idx.double(), k_idx.double(), rows, 8)
+    torch.testing.assert_close(scores, expected, atol=1e-6, rtol=1e-6, check_dtype=False)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_kl_value_and_gradients(sparse):
     length, block, top_k = 40, 4, 3
