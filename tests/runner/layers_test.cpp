@@ -59,7 +59,8 @@ TEST(Rotary, TurnsPairsByTheAngleOfTransformers) {
       // The inverse frequency and the angle are float32, whatever follows is exact.
       const double exact_frequency = std::pow(theta, -2.0 * static_cast<double>(i) / 32);
       const double exact = static_cast<double>(position) * exact_frequency;
-      const double angle = std::atan2(static_cast<double>(sines[i]), static_cast<double>(cosines[i]));
+      const double angle =
+          std::atan2(static_cast<double>(sines[i]), static_cast<double>(cosines[i]));
       const double turns = std::remainder(angle - exact, 2 * M_PI);
       EXPECT_NEAR(turns, 0, 3e-7 * exact + 3e-7) << position << " pair " << i;
       EXPECT_NEAR(std::hypot(static_cast<double>(cosines[i]), static_cast<double>(sines[i])), 1,
@@ -281,9 +282,7 @@ TEST(Caches, RollbacksShuffleThePages) {
 TEST(Memory, SaysHowMuchWasWanted) {
   ModelConfig config = cache_config();
   config.head_dim = 1024;
-  const auto wanted = [&] {
-    PagedCaches caches(config, int64_t{1} << 40, DType::kFloat32, false);
-  };
+  const auto wanted = [&] { PagedCaches caches(config, int64_t{1} << 40, DType::kFloat32, false); };
   const std::string bytes = std::to_string((int64_t{1} << 40) * 2 * 1024 * 2 * 2 * 4);
   expect_error(wanted, {"[memory]", "caches of 1099511627776 tokens", bytes});
   try {

@@ -12,8 +12,8 @@ std::map<std::string, StoredTensor> parse(const std::string& bytes) {
 }
 
 TEST(Safetensors, ReadsTheThreeFloatTypes) {
-  const TensorMap tensors = {{"a", {{2, 3}, {0, 1, -2, 0.5f, 3, -0.25f}}}, {"b", {{0, 4}, {}}},
-                             {"c", {{}, {7}}}};
+  const TensorMap tensors = {
+      {"a", {{2, 3}, {0, 1, -2, 0.5f, 3, -0.25f}}}, {"b", {{0, 4}, {}}}, {"c", {{}, {7}}}};
   for (const char* dtype : {"F32", "BF16", "F16"}) {
     const std::string bytes = safetensors_bytes(tensors, dtype);
     const auto read = parse(bytes);
@@ -37,50 +37,84 @@ TEST(Safetensors, RefusesHeadersThatLie) {
       {"not json", "{\"a\": ", 0, {"not JSON"}},
       {"not an object", "[1, 2]", 0, {"wrong header", "0x5b"}},
       {"trailing", "{} x", 0, {"not JSON"}},
-      {"duplicate", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
-                        "a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1,
+      {"duplicate",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
+                        "a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+       1,
        {"twice", "\"a\""}},
       {"no dtype", R"({"a":{"shape":[1],"data_offsets":[0,1]}})", 1, {"lacks dtype"}},
       {"no shape", R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", 1, {"lacks shape"}},
       {"no offsets", R"({"a":{"dtype":"U8","shape":[1]}})", 1, {"lacks data_offsets"}},
-      {"extra key", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"strides":[1]}})", 1,
+      {"extra key",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"strides":[1]}})",
+       1,
        {"unknown key", "strides"}},
       {"entry", R"({"a":3})", 0, {"allowed an object"}},
-      {"dtype", R"({"a":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}})", 1,
+      {"dtype",
+       R"({"a":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}})",
+       1,
        {"unknown dtype", "\"F4\"", "BF16"}},
-      {"dtype number", R"({"a":{"dtype":4,"shape":[1],"data_offsets":[0,1]}})", 1,
+      {"dtype number",
+       R"({"a":{"dtype":4,"shape":[1],"data_offsets":[0,1]}})",
+       1,
        {"dtype", "got 4"}},
-      {"negative extent", R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})", 1,
+      {"negative extent",
+       R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})",
+       1,
        {"shape", "got -1"}},
-      {"float extent", R"({"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}})", 1,
+      {"float extent",
+       R"({"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}})",
+       1,
        {"shape", "got 1.0"}},
       {"overflow",
-       R"({"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0,
+       R"({"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}})",
+       0,
        {"overflows"}},
       {"overflow to zero",
-       R"({"a":{"dtype":"F32","shape":[70368744177664,1024,256],"data_offsets":[0,0]}})", 0,
+       R"({"a":{"dtype":"F32","shape":[70368744177664,1024,256],"data_offsets":[0,0]}})",
+       0,
        {"overflows"}},
-      {"huge extent", R"({"a":{"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,1]}})",
-       1, {"shape", "18446744073709551615"}},
-      {"rank", R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})", 1,
+      {"huge extent",
+       R"({"a":{"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,1]}})",
+       1,
+       {"shape", "18446744073709551615"}},
+      {"rank",
+       R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})",
+       1,
        {"at most 8"}},
-      {"past the end", R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}})", 4,
+      {"past the end",
+       R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}})",
+       4,
        {"data_offsets[1]", "got 9", "to 4"}},
-      {"backwards", R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[3,2]}})", 4,
+      {"backwards",
+       R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[3,2]}})",
+       4,
        {"data_offsets[1]", "got 2", "from 3"}},
-      {"negative offset", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[-1,0]}})", 4,
+      {"negative offset",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[-1,0]}})",
+       4,
        {"data_offsets[0]", "got -1"}},
-      {"three offsets", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}})", 4,
+      {"three offsets",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}})",
+       4,
        {"two integers"}},
-      {"size", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4,
+      {"size",
+       R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})",
+       4,
        {"wrong size", "got 4 bytes", "allowed 8"}},
-      {"overlap", R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},
-                      "b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", 4,
+      {"overlap",
+       R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},
+                      "b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+       4,
        {"overlaps", "\"b\"", "got data_offsets[0] 2", "allowed 3"}},
-      {"gap", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
-                  "b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", 4,
+      {"gap",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
+                  "b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+       4,
        {"gap", "\"b\""}},
-      {"tail", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 4,
+      {"tail",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+       4,
        {"no tensor owns", "got 4", "allowed 1"}},
       {"metadata", R"({"__metadata__":{"a":1}})", 0, {"__metadata__", "allowed a string"}},
       {"metadata list", R"({"__metadata__":[]})", 0, {"__metadata__", "allowed an object"}},
@@ -117,14 +151,14 @@ TEST(Safetensors, RefusesHeaderLengthsThatDoNotFit) {
 }
 
 TEST(Safetensors, NamesTypesThatItDoesNotRead) {
-  const auto read = parse(
-      safetensors_bytes(R"({"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}})", "abcd"));
+  const auto read =
+      parse(safetensors_bytes(R"({"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}})", "abcd"));
   expect_error([&] { to_float32("a", read.at("a")); }, {"I32", "allowed F32, BF16, F16"});
 }
 
 TEST(Safetensors, SurvivesRandomDamage) {
-  const std::string good = safetensors_bytes(
-      TensorMap{{"a", {{2, 2}, {1, 2, 3, 4}}}, {"b", {{3}, {1, 2, 3}}}}, "BF16");
+  const std::string good =
+      safetensors_bytes(TensorMap{{"a", {{2, 2}, {1, 2, 3, 4}}}, {"b", {{3}, {1, 2, 3}}}}, "BF16");
   uint64_t state = 1;
   int refused = 0;
   for (int round = 0; round < 3000; ++round) {
@@ -155,8 +189,7 @@ TEST(TensorFolder, ReadsShardsAndRefusesWrongOnes) {
     folder.write("two.safetensors", safetensors_bytes(second));
     folder.write("model.safetensors.index.json", Json{{"weight_map", map}}.dump());
   };
-  const Json right = {{"a", "one.safetensors"}, {"b", "two.safetensors"},
-                      {"c", "two.safetensors"}};
+  const Json right = {{"a", "one.safetensors"}, {"b", "two.safetensors"}, {"c", "two.safetensors"}};
   {
     const TempFolder folder;
     write(folder, right);
