@@ -15,7 +15,7 @@ PYTHON := .venv/bin/python
 REQUIREMENTS_TEST := training/requirements.txt
 REQUIREMENTS_FORMAT := tools/requirements-format.txt
 REQUIREMENTS_LINT := tools/requirements-lint.txt
-CPP_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.h')
+CPP_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.h' '*.cu' '*.cuh')
 # clang-tidy reads GCC's build; omp.h is found in GCC's own folder, after clang's.
 TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
   --extra-arg=-idirafter$(shell $(CXX) -print-file-name=include)
