@@ -35,7 +35,7 @@ std::string layers_text(const BlockReads& reads, int64_t block, int64_t num_grou
 }
 
 std::string facts_text(const DemoResult& result, const ModelShape& shape) {
-  std::vector<Column> columns = {{"fact", Align::kLeft, 40},
+  std::vector<Column> columns = {{"fact", Align::kLeft, result.dense ? size_t{34} : size_t{44}},
                                  {"depth", Align::kRight},
                                  {"answer", Align::kLeft, 20},
                                  {"", Align::kLeft},

@@ -137,7 +137,7 @@ void check_length(const LanguageModel& model, int64_t length) {
   const int64_t most = model.shape().max_tokens;
   if (length > most) {
     throw UsageError(fmt::format(
-        "length: got {} tokens, allowed at most {} (the model's positions)", length, most));
+        "--length: got {} tokens, allowed at most {} (the model's positions)", length, most));
   }
 }
 

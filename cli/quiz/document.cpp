@@ -41,7 +41,7 @@ class Planter {
     const int64_t least = 1 + facts + ends + room + 1;
     if (options_.length < least) {
       throw UsageError(
-          fmt::format("length: got {} tokens, allowed at least {} for these facts: {} for the "
+          fmt::format("--length: got {} tokens, allowed at least {} for these facts: {} for the "
                       "facts, {} for the "
                       "longest question and answer, and a haystack around them",
                       options_.length, least, facts + ends, room));

@@ -73,6 +73,21 @@ class QuizMaker {
     });
   }
 
+  /// Capital letters, more than any variable of training has, or two words with a line between.
+  std::string variable() {
+    constexpr size_t kLetters = 6;
+    return draw_new(keys_, "variable", [&]() -> std::string {
+      if (random_.below(2) == 0) return letters(kLetters);
+      return random_.pick(words().nouns) + "_" + random_.pick(words().attributes);
+    });
+  }
+
+  std::string letters(size_t count) {
+    std::string text;
+    while (text.size() < count) text += static_cast<char>('A' + random_.below(26));
+    return text;
+  }
+
   std::string digits(int64_t count) {
     std::string text(1, static_cast<char>('1' + random_.below(9)));
     while (static_cast<int64_t>(text.size()) < count) {
@@ -85,12 +100,9 @@ class QuizMaker {
     return draw_new(values_, "value", [&]() -> std::string {
       switch (kind) {
         case ValueKind::kNumber:
-          return digits(4 + random_.below(4));
-        case ValueKind::kCode: {
-          std::string letters(2, 'A');
-          for (char& letter : letters) letter = static_cast<char>('A' + random_.below(26));
-          return letters + "-" + digits(4);
-        }
+          return digits(6 + random_.below(2));
+        case ValueKind::kCode:
+          return letters(2) + "-" + digits(4);
         case ValueKind::kWord:
         case ValueKind::kTyped:
           break;
@@ -148,9 +160,7 @@ class QuizMaker {
     std::string name;
     for (int64_t i = 0; i < kChainNames; ++i) {
       const std::string other = name;
-      name = draw_new(keys_, "variable", [&] {
-        return random_.pick(words().nouns) + "_" + random_.pick(words().attributes);
-      });
+      name = variable();
       lines.push_back(
           add_line(i == 0 ? fill(form.assign, {{"name", name}, {"value", number}})
                           : Filled{fill(form.copy, {{"name", name}, {"other", other}}).text}));

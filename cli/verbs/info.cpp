@@ -7,12 +7,14 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/model/runner_model.h"
 #include "cli/parts/arguments.h"
 #include "cli/parts/numbers.h"
 #include "cli/parts/output.h"
 #include "cli/parts/text.h"
+#include "cli/parts/usage_error.h"
 #include "cli/verbs/verbs.h"
 
 namespace msa::cli {
@@ -130,6 +132,7 @@ std::string info_text(const Json& info) {
   }
   text += row("chosen", machine.at("backend"));
   const Json& model = info.at("model");
+  if (model.is_null()) return text + row("model", info.at("why_no_model"));
   const auto number = [&](const char* name) { return model.at(name).get<int64_t>(); };
   text += row("model", fmt::format("{}, {:.2f} million parameters, {} in memory",
                                    model.at("architecture").get<std::string>(),
@@ -160,9 +163,19 @@ struct InfoArguments {
 };
 
 int info(const InfoArguments& arguments) {
-  const std::filesystem::path folder = model_folder_of(arguments.model);
-  Json json = {{"machine", machine_json()}, {"model", model_json(*load_model(folder))}};
-  json["model"]["folder"] = folder.string();
+  Json json = {{"machine", machine_json()}, {"model", nullptr}};
+  // Without --model a missing shipped model is a fact to tell and not an error.
+  std::optional<std::filesystem::path> folder;
+  try {
+    folder = model_folder_of(arguments.model);
+  } catch (const UsageError& error) {
+    if (!arguments.model.empty()) throw;
+    json["why_no_model"] = error.what();
+  }
+  if (folder) {
+    json["model"] = model_json(*load_model(*folder));
+    json["model"]["folder"] = folder->string();
+  }
   print(arguments.json ? json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"
                        : info_text(json));
   return kSuccess;

@@ -299,7 +299,7 @@ TEST(Documents, RefuseWhatDoesNotFit) {
   const Quiz quiz = typed_quiz({{"door", "4711", ""}});
   EXPECT_NE(error_of([&] {
               make_document(model, haystack, quiz, {.length = 1}, random);
-            }).find("length: got 1 tokens, allowed at least"),
+            }).find("--length: got 1 tokens, allowed at least"),
             std::string::npos);
   const Quiz longest = typed_quiz({{"door", std::string(65, '7'), ""}});
   EXPECT_NE(error_of([&] {

@@ -229,7 +229,7 @@ TEST(Evaluations, LengthsBeyondTheModelAreRefused) {
     FAIL() << "9000 tokens were accepted";
   } catch (const UsageError& error) {
     EXPECT_STREQ(error.what(),
-                 "length: got 9000 tokens, allowed at most 8000 (the model's positions)");
+                 "--length: got 9000 tokens, allowed at most 8000 (the model's positions)");
   }
 }
 
