@@ -12,11 +12,13 @@ JOBS ?= $(shell nproc)
 ARGS ?=
 BUILD := build/release
 PYTHON := .venv/bin/python
-REQUIREMENTS_TEST := $(firstword $(wildcard training/requirements.txt) tools/requirements-test.txt)
+REQUIREMENTS_TEST := training/requirements.txt
 REQUIREMENTS_FORMAT := tools/requirements-format.txt
 REQUIREMENTS_LINT := tools/requirements-lint.txt
-CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
-LINTED_FILES = $(shell git ls-files '*.cpp' ':!examples')
+CPP_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.h' '*.cu' '*.cuh')
+# clang-tidy reads GCC's build; omp.h is found in GCC's own folder, after clang's.
+TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
+  --extra-arg=-idirafter$(shell $(CXX) -print-file-name=include)
 
 .PHONY: help demo test bench format format-check tree-check lint setup-build setup-format
 help:
@@ -48,8 +50,10 @@ tree-check:
 	python3 tools/check_tree.py
 
 lint: setup-build $(BUILD)/build.ninja
-	@tools/setup.sh python $(REQUIREMENTS_LINT)
-	printf '%s\n' $(LINTED_FILES) | xargs -n 1 -P $(JOBS) .venv/bin/clang-tidy -p $(BUILD) --quiet
+	@tools/setup.sh python $(REQUIREMENTS_FORMAT) $(REQUIREMENTS_LINT)
+	.venv/bin/ruff check .
+	printf '%s\n' $(filter-out examples/%,$(filter %.cpp,$(CPP_FILES))) | \
+	  xargs -n 1 -P $(JOBS) $(TIDY)
 
 # Any preset: make check-debug, check-asan, check-tsan, check-clang.
 check-%: setup-build

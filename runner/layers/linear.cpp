@@ -19,6 +19,8 @@ namespace {
 
 constexpr int64_t kTileRows = 64;
 constexpr int64_t kRowStep = 16;
+// Below this, one thread reads the weights about as fast as a second one wakes up.
+constexpr size_t kMinThreadedBytes = 2 << 20;
 
 using dnnl::memory;
 using DataType = dnnl::memory::data_type;
@@ -174,8 +176,9 @@ void Linear::run(const Context& context, const float* x, int64_t rows, float* y,
   State& s = *state_;
   if (rows <= kTileRows) {
     const int64_t padded = padded_rows(rows);
-    const Product& product = s.product(padded, context.num_threads(), add);
-    const OpenMpThreads scope(context.num_threads());
+    const int threads = s.layout.get_size() < kMinThreadedBytes ? 1 : context.num_threads();
+    const Product& product = s.product(padded, threads, add);
+    const OpenMpThreads scope(threads);
     s.execute(product, x, padded, y);
     return;
   }

@@ -4,8 +4,8 @@
 //
 // More than one tile of rows: tiles of 64 rows, one task each on the context's threads, each a
 // single-threaded oneDNN product over all of W. One tile or less (decode): one product, oneDNN's
-// own threads over the columns, as many as the context has. Rows are rounded up to 16, so that few
-// shapes are compiled; x and y must have that room (padded_rows).
+// own threads over the columns, as many as the context has (one where W is below 2 MiB). Rows are
+// rounded up to 16, so that few shapes are compiled; x and y must have that room (padded_rows).
 //
 // Bound by FLOP from about 16 rows on and by the bytes of W below. Measured on 2 cores with
 // AVX-512 (2026-11), in 256, out 1024: 327 GFLOP/s at 1024 rows, 1 row 13 us. bfloat16 weights are
