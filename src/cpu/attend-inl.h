@@ -100,7 +100,7 @@ HWY_INLINE void add_values(const float* weights, size_t begin, size_t end, const
 }
 
 inline HWY_NOINLINE void attend_panel(const RowPanel& rows, const Chunk& chunk, float scale_log2,
-                               float* scores) {
+                                      float* scores) {
   float* score_rows[kPanelRows];
   float alpha[kPanelRows];
   size_t most = 0;
@@ -169,9 +169,8 @@ HWY_INLINE void attend_chunk(const AttentionTile& tile, const AttentionScratch& 
   with_type(p.k.data, p.k.dtype, [&](const auto* k) HWY_ATTR {
     pack_transposed(k, k_offsets, count, dim, scratch.keys);
   });
-  with_type(p.v.data, p.v.dtype, [&](const auto* v) HWY_ATTR {
-    pack_rows(v, v_offsets, count, dim, scratch.values);
-  });
+  with_type(p.v.data, p.v.dtype,
+            [&](const auto* v) HWY_ATTR { pack_rows(v, v_offsets, count, dim, scratch.values); });
   const Chunk chunk = {scratch.keys, scratch.values, first_token, count, dim};
   const float scale_log2 = p.scale * std::numbers::log2e_v<float>;
   RowPanel panel;

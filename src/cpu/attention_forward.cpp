@@ -74,7 +74,7 @@ constexpr int64_t kTilePairs = int64_t{1} << 16;
 struct Layout {
   int64_t tile_queries = 0;  // largest
   int64_t* task_begin = nullptr;
-  void* threads = nullptr;   // scratch of the first thread
+  void* threads = nullptr;  // scratch of the first thread
   int64_t thread_bytes = 0;
   size_t bytes = 0;
 };

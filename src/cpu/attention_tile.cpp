@@ -6,8 +6,7 @@
 
 namespace msa::cpu {
 
-void write_empty_attention_rows(const core::AttentionForwardParams& p, int64_t begin,
-                                int64_t end) {
+void write_empty_attention_rows(const core::AttentionForwardParams& p, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t h = 0; h < p.num_q_heads; ++h) {
       const int64_t offset = t * p.out_token_stride + h * p.out_head_stride;

@@ -32,18 +32,18 @@ struct AttentionTile {
   int64_t kv_head = 0;
   int64_t key_begin = 0;  // dense: keys [key_begin, key_end) of the request
   int64_t key_end = 0;
-  bool finish = true;     // write out and lse; else leave sums and states as a partial result
+  bool finish = true;  // write out and lse; else leave sums and states as a partial result
 };
 
 struct AttentionScratch {
-  float* q;            // [rows][D]
-  float* out;          // [rows][padded D], sums before the division
-  RowState* state;     // [rows]
-  float* keys;         // panels of [D][kChunkTokens]
-  float* values;       // panels of [kChunkTokens][padded D]
-  float* scores;       // [kPanelRows][kChunkTokens]
-  int64_t* offsets;    // [2][kChunkTokens]
-  int32_t* queries;    // [queries of a tile]
+  float* q;          // [rows][D]
+  float* out;        // [rows][padded D], sums before the division
+  RowState* state;   // [rows]
+  float* keys;       // panels of [D][kChunkTokens]
+  float* values;     // panels of [kChunkTokens][padded D]
+  float* scores;     // [kPanelRows][kChunkTokens]
+  int64_t* offsets;  // [2][kChunkTokens]
+  int32_t* queries;  // [queries of a tile]
 };
 
 /// Takes the scratch of a thread; rows' sums and states apart when they live in a partial result.

@@ -53,9 +53,8 @@ inline const BlockPair* sort_pairs(const PairBuffers& buffers, int64_t count, in
 /// Pairs of queries at positions first_position + [0, num_queries), sorted, without repeats.
 /// Returns the sorted pairs and sets their count.
 inline const BlockPair* collect_pairs(const core::AttentionForwardParams& p, int64_t first_row,
-                                      int64_t first_position, int64_t num_queries,
-                                      int64_t kv_head, const PairBuffers& buffers,
-                                      int64_t* num_pairs) {
+                                      int64_t first_position, int64_t num_queries, int64_t kv_head,
+                                      const PairBuffers& buffers, int64_t* num_pairs) {
   int64_t count = 0;
   int32_t largest = 0;
   for (int64_t n = 0; n < num_queries; ++n) {

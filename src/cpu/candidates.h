@@ -34,13 +34,13 @@ inline constexpr LogSum kEmptyLogSum = {-std::numeric_limits<float>::infinity(),
 
 /// Candidates of the rows of a tile; row = query * Hkv + head.
 struct Candidates {
-  int64_t capacity = 0;        // K - 1, or 0 when no ids are wanted
-  int32_t* counts = nullptr;   // [rows]
-  float* cutoffs = nullptr;    // [rows] the lowest score of a full list
-  float* scores = nullptr;     // [rows][capacity]
-  int32_t* ids = nullptr;      // [rows][capacity]
-  float* lses = nullptr;       // [rows][capacity] of each block; null when not wanted
-  LogSum* totals = nullptr;    // [rows] over the local block, or over all; null when not wanted
+  int64_t capacity = 0;       // K - 1, or 0 when no ids are wanted
+  int32_t* counts = nullptr;  // [rows]
+  float* cutoffs = nullptr;   // [rows] the lowest score of a full list
+  float* scores = nullptr;    // [rows][capacity]
+  int32_t* ids = nullptr;     // [rows][capacity]
+  float* lses = nullptr;      // [rows][capacity] of each block; null when not wanted
+  LogSum* totals = nullptr;   // [rows] over the local block, or over all; null when not wanted
 
   void clear(int64_t rows) const {
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -78,8 +78,7 @@ struct Candidates {
     for (int64_t n = 0; n < later.counts[row]; ++n) {
       const int64_t from = row * capacity + n;
       if (!wants(row, later.scores[from])) break;  // the rest are lower still
-      insert(row, later.scores[from], later.ids[from],
-             lses == nullptr ? 0.0f : later.lses[from]);
+      insert(row, later.scores[from], later.ids[from], lses == nullptr ? 0.0f : later.lses[from]);
     }
     if (totals != nullptr) totals[row].add(later.totals[row].maximum, later.totals[row].sum);
   }

@@ -78,12 +78,12 @@ HWY_EXPORT(merge_dense_row);
 constexpr int64_t kTileRows = 512;
 
 struct Layout {
-  int64_t tile_queries = 0;     // largest
-  int64_t partial_floats = 0;   // for the partial results in flight
+  int64_t tile_queries = 0;    // largest
+  int64_t partial_floats = 0;  // for the partial results in flight
   int64_t* task_begin = nullptr;
   int64_t* slot_begin = nullptr;
   float* partials = nullptr;
-  void* threads = nullptr;      // scratch of the first thread
+  void* threads = nullptr;  // scratch of the first thread
   int64_t thread_bytes = 0;
   size_t bytes = 0;
 };
@@ -96,8 +96,8 @@ Layout lay_out(const core::AttentionForwardParams& p, int num_threads, void* wor
   Layout layout;
   Arena arena(workspace);
   layout.tile_queries = std::max<int64_t>(1, kTileRows / p.group_size());
-  layout.tile_queries = std::min(layout.tile_queries,
-                                 std::max<int64_t>(1, p.sequences.num_query_tokens));
+  layout.tile_queries =
+      std::min(layout.tile_queries, std::max<int64_t>(1, p.sequences.num_query_tokens));
   const auto float_bytes = static_cast<int64_t>(sizeof(float));
   layout.partial_floats =
       partial_capacity(p.sequences.num_query_tokens, partial_floats_per_query(p) * float_bytes) /
@@ -163,8 +163,8 @@ struct PartialSlots {
   }
   void place(int64_t kv_head, int64_t split, AttentionScratch& scratch) const {
     scratch.out = begin(kv_head, split);
-    scratch.state = reinterpret_cast<RowState*>(scratch.out +
-                                                rows * round_up(p.head_dim, kMaxLanes));
+    scratch.state =
+        reinterpret_cast<RowState*>(scratch.out + rows * round_up(p.head_dim, kMaxLanes));
   }
 };
 

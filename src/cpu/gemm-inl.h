@@ -3,7 +3,7 @@
 //   A  row pointers, one element broadcast at a time     B  panels [depth][width] (pack-inl.h)
 //   C  row pointers, so rows may lie anywhere
 //
-// 6 rows x 4 vectors of sums stay in registers (AVX-512, NEON: 24 of 32 registers; 6 x 2 elsewhere):
+// 6 rows x 4 vectors of sums stay in registers (AVX-512, NEON: 24 of 32; elsewhere 6 x 2 of 16):
 // 24 FMA for 4 loads and 6 broadcasts, so the FMA units are the bound. Each element of C is one
 // chain of FMA in ascending depth, whatever the shape of the tile: no row's bits depend on others.
 #if defined(MSA_CPU_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -34,9 +34,9 @@ struct MicroTile {
   const float* b;         // [depth][b_stride]
   size_t b_stride;
   size_t depth;
-  float* const* c;        // [rows], at column `c_column`
+  float* const* c;  // [rows], at column `c_column`
   size_t c_column;
-  const float* alpha;     // [rows]; with kAccumulate only
+  const float* alpha;  // [rows]; with kAccumulate only
 };
 
 template <bool kAccumulate, size_t kRows, size_t kVectors>

@@ -51,11 +51,9 @@ HWY_INLINE float sum_of_exp(const float* dots, size_t visible, float origin, flo
   const Vector scale = hn::Set(d, scale_log2);
   Vector sum = hn::Zero(d);
   for (size_t i = 0; i < visible; i += kLanes) {
-    const Vector term =
-        exp2_nonpositive(hn::Mul(hn::Sub(hn::LoadU(d, dots + i), shift), scale));
-    sum = hn::Add(sum, i + kLanes <= visible
-                           ? term
-                           : hn::IfThenElseZero(hn::FirstN(d, visible - i), term));
+    const Vector term = exp2_nonpositive(hn::Mul(hn::Sub(hn::LoadU(d, dots + i), shift), scale));
+    sum = hn::Add(
+        sum, i + kLanes <= visible ? term : hn::IfThenElseZero(hn::FirstN(d, visible - i), term));
   }
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
@@ -90,8 +88,7 @@ HWY_INLINE void reduce_piece(const IndexTile& tile, const IndexScratch& scratch,
       const float largest = largest_dot(dots[n], visible);
       if (scratch.candidates.totals != nullptr) {
         if (first_piece) scratch.sums[row] = kEmptyLogSum;
-        scratch.sums[row].add(p.scale * largest,
-                              sum_of_exp(dots[n], visible, largest, scale_log2));
+        scratch.sums[row].add(p.scale * largest, sum_of_exp(dots[n], visible, largest, scale_log2));
       }
       scratch.maxima[row] = first_piece ? largest : std::max(scratch.maxima[row], largest);
     }
@@ -105,8 +102,8 @@ void index_tile(const IndexTile& tile, const IndexScratch& scratch) {
   const Candidates& candidates = scratch.candidates;
   candidates.clear(rows);
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t offset = (tile.first_row + row / heads) * p.q_token_stride +
-                           row % heads * p.q_head_stride;
+    const int64_t offset =
+        (tile.first_row + row / heads) * p.q_token_stride + row % heads * p.q_head_stride;
     with_type(p.q_idx, p.q_dtype, [&](const auto* q) HWY_ATTR {
       convert(q + offset, static_cast<size_t>(p.index_dim), scratch.q + row * p.index_dim);
     });
@@ -181,8 +178,7 @@ void run_tiles(const core::IndexForwardParams& p, const core::RunContext& run,
     const Request request = request_at(p.sequences, tasks.find(task, &within));
     // The last tiles see the most keys: they go first.
     const int64_t first = (divide_up(request.num_queries, size) - 1 - within) * size;
-    const IndexTile tile =
-        tile_of(p, request, first, std::min(size, request.num_queries - first));
+    const IndexTile tile = tile_of(p, request, first, std::min(size, request.num_queries - first));
     const IndexScratch scratch = index_scratch_of(p, layout, worker);
     kernel(tile, scratch);
     finish_index_tile(tile, scratch.candidates);

@@ -51,9 +51,9 @@ IndexLayout lay_out_index(const core::IndexForwardParams& p, int num_threads, vo
   IndexLayout layout;
   Arena arena(workspace);
   const int64_t top_k = std::max<int64_t>(1, p.block_ids.top_k);
-  layout.tile_queries = std::min({kTileRows / p.num_kv_heads,
-                                  kTileCandidates / (p.num_kv_heads * top_k),
-                                  p.sequences.num_query_tokens});
+  layout.tile_queries =
+      std::min({kTileRows / p.num_kv_heads, kTileCandidates / (p.num_kv_heads * top_k),
+                p.sequences.num_query_tokens});
   layout.tile_queries = std::max<int64_t>(1, layout.tile_queries);
   layout.partial_bytes = partial_capacity(p.sequences.num_query_tokens, candidates_bytes(p, 1));
   layout.task_begin = arena.take<int64_t>(p.sequences.batch + 1);

@@ -19,7 +19,7 @@ namespace msa::cpu {
 /// One request's place in the batch.
 struct Request {
   int64_t index = 0;
-  int64_t first_row = 0;   // packed row of its first query
+  int64_t first_row = 0;  // packed row of its first query
   int64_t num_queries = 0;
   int64_t num_keys = 0;
   int64_t first_position() const { return num_keys - num_queries; }  // may be below 0
@@ -43,8 +43,7 @@ inline int64_t split_tokens(int64_t num_keys, int64_t unit) {
 }
 inline int64_t num_splits(const Request& request, int64_t unit) {
   if (request.num_queries == 0 || request.num_queries > kMaxSplitQueries) return 1;
-  return std::max<int64_t>(
-      1, divide_up(request.num_keys, split_tokens(request.num_keys, unit)));
+  return std::max<int64_t>(1, divide_up(request.num_keys, split_tokens(request.num_keys, unit)));
 }
 
 /// Bytes set aside for the partial results of all splits in flight: what the batch could need at
@@ -60,8 +59,7 @@ inline int64_t partial_capacity(int64_t num_query_tokens, int64_t bytes_per_quer
 class TaskTable {
  public:
   TaskTable() = default;
-  TaskTable(int64_t* begin, int64_t first_request)
-      : begin_(begin), first_request_(first_request) {
+  TaskTable(int64_t* begin, int64_t first_request) : begin_(begin), first_request_(first_request) {
     begin_[0] = 0;
   }
   void append(int64_t num_tasks) {
@@ -107,10 +105,10 @@ inline void fill_key_offsets(const core::KeyParams& keys, const core::SequencePa
   int64_t done = 0;
   while (done < count) {  // one run for each page
     const int64_t token = first + done;
-    const int64_t run = sequences.paged()
-                            ? std::min(count - done,
-                                       sequences.page_size - token % sequences.page_size)
-                            : count - done;
+    const int64_t run =
+        sequences.paged()
+            ? std::min(count - done, sequences.page_size - token % sequences.page_size)
+            : count - done;
     const int64_t begin = core::key_offset(keys, sequences, request, token, head);
     for (int64_t n = 0; n < run; ++n) offsets[done + n] = begin + n * keys.token_stride;
     done += run;

@@ -42,8 +42,8 @@ struct Guarded {
   Guarded(DType dtype, int64_t a, int64_t b, int64_t c) : rows(a * b), width(c) {
     buffer.dtype = dtype;
     buffer.bytes.assign(static_cast<size_t>(rows * (width + kGap)) * dtype_bytes(dtype), 0xAB);
-    view = MutableTensor(buffer.bytes.data(), dtype, {a, b, c},
-                         {b * (width + kGap), width + kGap, 1});
+    view =
+        MutableTensor(buffer.bytes.data(), dtype, {a, b, c}, {b * (width + kGap), width + kGap, 1});
   }
   bool guards_intact() const {
     const auto size = static_cast<int64_t>(dtype_bytes(buffer.dtype));
@@ -324,7 +324,8 @@ IndexResult run_index(const Context& context, const Case& batch, const IndexOpti
   args.block_id_layout = spec.id_layout;
   if (options.ids) args.block_ids = ids.view;
   if (options.scores) args.block_scores = scores.view;
-  if (options.lse) args.lse_idx = MutableTensor(lse.data(), DType::kFloat32, {heads, batch.num_rows});
+  if (options.lse)
+    args.lse_idx = MutableTensor(lse.data(), DType::kFloat32, {heads, batch.num_rows});
   args.lse_scope = options.scope;
   const Scratch workspace(index_forward_workspace_size(context, args));
   index_forward(context, args, workspace.view());

@@ -19,7 +19,8 @@ double norm(const std::vector<float>& vector) {
 
 double dot(const std::vector<float>& a, const std::vector<float>& b) {
   double sum = 0;
-  for (size_t n = 0; n < a.size(); ++n) sum += static_cast<double>(a[n]) * static_cast<double>(b[n]);
+  for (size_t n = 0; n < a.size(); ++n)
+    sum += static_cast<double>(a[n]) * static_cast<double>(b[n]);
   return sum;
 }
 
@@ -67,8 +68,8 @@ std::vector<double> logit_allowance(const Case& batch) {
     for (int64_t h = 0; h < spec.kv_heads * spec.group; ++h) {
       double largest = 0;
       for (int64_t j = 0; j <= row.position; ++j) {
-        const double logit = scale * dot(batch.query_vector(t, h),
-                                         batch.key_vector(row.request, j, h / spec.group));
+        const double logit =
+            scale * dot(batch.query_vector(t, h), batch.key_vector(row.request, j, h / spec.group));
         if (std::isfinite(logit)) largest = std::max(largest, std::abs(logit));
       }
       allowance.push_back(std::max(1.0, largest / 100));
@@ -88,9 +89,9 @@ void check_attention(const Context& context, const Context& reference, const Cas
   std::vector<double> elements;
   for (double row : rows) elements.insert(elements.end(), static_cast<size_t>(spec.head_dim), row);
   const bool low = low_precision(spec.q_dtype) || low_precision(spec.kv_dtype);
-  const Comparison out = compare(got.out, expected.out,
-                                 low ? Tolerance{2e-2, 1e-2, 5e-3} : Tolerance{1e-5, 1e-5, 1e300},
-                                 elements);
+  const Comparison out =
+      compare(got.out, expected.out,
+              low ? Tolerance{2e-2, 1e-2, 5e-3} : Tolerance{1e-5, 1e-5, 1e300}, elements);
   EXPECT_TRUE(out.ok) << (ids == nullptr ? "dense out: " : "sparse out: ") << out.message << "\n"
                       << spec.describe();
   std::vector<double> lse_allowance = rows;
@@ -139,7 +140,8 @@ CaseCounts check_case(const Context& context, const Context& reference, const Ca
       if (visible > spec.top_k) ++counts.rows_beyond_k;
       // Given the backend's own scores the selection is exact.
       const std::vector<float> own_visible(own.begin(), own.begin() + visible);
-      EXPECT_EQ(ids, select_by_rule(own_visible, spec.top_k)) << "row " << t << " " << spec.describe();
+      EXPECT_EQ(ids, select_by_rule(own_visible, spec.top_k))
+          << "row " << t << " " << spec.describe();
       // Against the reference it may differ only next to the cut.
       const double tol = 1e-5 * scale * norm(batch.index_query_vector(t, h)) *
                          key_norms[static_cast<size_t>(row.request)];
@@ -169,7 +171,8 @@ CaseCounts check_case(const Context& context, const Context& reference, const Ca
     }
   }
   const bool low = low_precision(spec.q_dtype) || low_precision(spec.kv_dtype);
-  const Comparison lse = compare(lse_got, lse_expected, low ? Tolerance{2e-3, 0} : Tolerance{1e-5, 1e-5});
+  const Comparison lse =
+      compare(lse_got, lse_expected, low ? Tolerance{2e-3, 0} : Tolerance{1e-5, 1e-5});
   EXPECT_TRUE(lse.ok) << "lse_idx: " << lse.message << "\n" << spec.describe();
   check_attention(context, reference, batch, &got.ids);
   check_attention(context, reference, batch, nullptr);

@@ -11,7 +11,7 @@ std::vector<int32_t> select_by_rule(const std::vector<float>& scores, int64_t to
 
 struct CaseCounts {
   int64_t rows = 0;
-  int64_t rows_beyond_k = 0;  // more than K visible blocks
+  int64_t rows_beyond_k = 0;     // more than K visible blocks
   int64_t rows_that_differ = 0;  // another selection than the reference's, within tolerance
 };
 

@@ -31,7 +31,8 @@ Comparison compare(const std::vector<float>& got, const std::vector<float>& expe
   double largest_allowance = 1;
   for (size_t n = 0; n < got.size(); ++n) {
     if (kind(got[n]) != kind(expected[n])) {
-      return failure(fmt::format("masks differ at {}: got {}, expected {}", n, got[n], expected[n]));
+      return failure(
+          fmt::format("masks differ at {}: got {}, expected {}", n, got[n], expected[n]));
     }
     if (kind(got[n]) != 0) continue;
     const double factor = allowance.empty() ? 1.0 : allowance[n];
@@ -40,8 +41,7 @@ Comparison compare(const std::vector<float>& got, const std::vector<float>& expe
     const double error = std::abs(static_cast<double>(got[n]) - reference);
     error_square += error * error;
     expected_square += reference * reference;
-    const double allowed =
-        factor * (tolerance.absolute + tolerance.relative * std::abs(reference));
+    const double allowed = factor * (tolerance.absolute + tolerance.relative * std::abs(reference));
     // An error with nothing allowed is infinitely bad; no error is fine even then.
     const double ratio = error == 0 ? 0 : (allowed > 0 ? error / allowed : INFINITY);
     if (ratio > worst) {
@@ -50,15 +50,17 @@ Comparison compare(const std::vector<float>& got, const std::vector<float>& expe
     }
   }
   if (worst > 1) {
-    return failure(fmt::format("element {} is off by {:.3g} times what is allowed: got {}, expected {}",
-                               worst_at, worst, got[worst_at], expected[worst_at]));
+    return failure(
+        fmt::format("element {} is off by {:.3g} times what is allowed: got {}, expected {}",
+                    worst_at, worst, got[worst_at], expected[worst_at]));
   }
   const double bound = tolerance.frobenius * largest_allowance;
   if (error_square > bound * bound * expected_square) {
-    return failure(fmt::format("relative Frobenius error {:.3g} is above {:.3g}; worst element {}: "
-                               "got {}, expected {}",
-                               std::sqrt(error_square / expected_square), bound, worst_at,
-                               got[worst_at], expected[worst_at]));
+    return failure(
+        fmt::format("relative Frobenius error {:.3g} is above {:.3g}; worst element {}: "
+                    "got {}, expected {}",
+                    std::sqrt(error_square / expected_square), bound, worst_at, got[worst_at],
+                    expected[worst_at]));
   }
   return {};
 }

@@ -12,8 +12,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 TEST(Compare, EqualIsEqual) {
-  EXPECT_TRUE(compare({1, -2, 0, kNaN, kInfinity, -kInfinity}, {1, -2, 0, kNaN, kInfinity, -kInfinity},
-                      {0, 0, 0})
+  EXPECT_TRUE(compare({1, -2, 0, kNaN, kInfinity, -kInfinity},
+                      {1, -2, 0, kNaN, kInfinity, -kInfinity}, {0, 0, 0})
                   .ok);
   EXPECT_TRUE(compare({}, {}, {0, 0, 0}).ok);
 }
@@ -29,8 +29,8 @@ TEST(Compare, MasksComeFirst) {
 }
 
 TEST(Compare, AbsoluteAndRelativeAddUp) {
-  EXPECT_TRUE(compare({10.5f}, {10}, {0.25, 0.025}).ok);   // allowed 0.25 + 0.25
-  EXPECT_FALSE(compare({10.5f}, {10}, {0.25, 0.02}).ok);   // allowed 0.45
+  EXPECT_TRUE(compare({10.5f}, {10}, {0.25, 0.025}).ok);  // allowed 0.25 + 0.25
+  EXPECT_FALSE(compare({10.5f}, {10}, {0.25, 0.02}).ok);  // allowed 0.45
   EXPECT_FALSE(compare({-10.5f}, {-10}, {0, 0.04}).ok);
   EXPECT_TRUE(compare({-10.5f}, {-10}, {0, 0.06}).ok);
 }

@@ -56,14 +56,14 @@ TEST(RandomCases, CpuEqualsReferenceOnEveryTarget) {
       add_case(cpu, reference, random_spec(random), totals);
       if (HasFailure()) FAIL() << "on " << simd_target_name(target) << ", case " << n;
     }
-    fmt::print("  {:8} {} cases\n", simd_target_name(target),
-               best ? kCasesOnBest : kCasesOnOthers);
+    fmt::print("  {:8} {} cases\n", simd_target_name(target), best ? kCasesOnBest : kCasesOnOthers);
     best = false;
   }
   fmt::print(
       "  {} cases: {} with more than K visible blocks, {} with lengths or prefixes that are no "
       "multiple of B, {} split along the keys\n"
-      "  {} rows and groups, {} of them with more than K blocks, {} selections that differ from the "
+      "  {} rows and groups, {} of them with more than K blocks, {} selections that differ from "
+      "the "
       "reference within tolerance\n"
       "  {} combinations of (types, paged, layout), the rarest in {} cases\n",
       totals.cases, totals.beyond_k, totals.unaligned, totals.split, totals.rows.rows,
