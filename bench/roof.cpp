@@ -5,26 +5,37 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <ctime>
 #include <numeric>
 #include <oneapi/dnnl/dnnl.hpp>
 
 namespace msa::bench {
 namespace {
 
+Clock clock_in_use = Clock::kWall;
+int clock_threads = 1;
+
 double now_us() {
+  if (clock_in_use == Clock::kProcessor) {
+    return static_cast<double>(std::clock()) / CLOCKS_PER_SEC * 1e6 / clock_threads;
+  }
   return std::chrono::duration<double, std::micro>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
 /// Arithmetic that touches no memory; some milliseconds.
-double spin() {
-  double x = 1.0;
+double spin(double x) {
   for (int n = 0; n < 20'000'000; ++n) x = x * 0.999999 + 1e-6;
   return x;
 }
 
 }  // namespace
+
+void use_clock(Clock clock, int num_threads) {
+  clock_in_use = clock;
+  clock_threads = num_threads;
+}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -86,13 +97,17 @@ double read_gbytes_per_second(int num_threads, int repeats) {
 }
 
 double idle_scaling(int num_threads) {
-  std::vector<double> results(static_cast<size_t>(num_threads));
-  const double one = median_us(3, [&] { results[0] = spin(); });
+  const Clock before = clock_in_use;
+  clock_in_use = Clock::kWall;
+  std::vector<double> x(static_cast<size_t>(num_threads), 1.0);
+  const double one = median_us(3, [&] { x[0] = spin(x[0]); });
   const double all = median_us(3, [&] {
 #pragma omp parallel for schedule(static, 1) num_threads(num_threads)
-    for (int n = 0; n < num_threads; ++n) results[static_cast<size_t>(n)] = spin();
+    for (int n = 0; n < num_threads; ++n)
+      x[static_cast<size_t>(n)] = spin(x[static_cast<size_t>(n)]);
   });
-  const double used = std::accumulate(results.begin(), results.end(), 0.0);
+  clock_in_use = before;
+  const double used = std::accumulate(x.begin(), x.end(), 0.0);
   return used == 0 ? 0 : one / all;
 }
 

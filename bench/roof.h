@@ -8,7 +8,12 @@
 
 namespace msa::bench {
 
-/// Median wall-clock microseconds of `repeats` calls, after one call that is not counted.
+/// What times are: of the wall clock; or processor time of this process divided by its threads,
+/// which a busy machine disturbs less but which leaves out waiting for a processor.
+enum class Clock { kWall, kProcessor };
+void use_clock(Clock clock, int num_threads);
+
+/// Median microseconds of `repeats` calls, after one call that is not counted.
 double median_us(int repeats, const std::function<void()>& call);
 double median(std::vector<double> values);
 
@@ -19,7 +24,7 @@ double gemm_gflops(int num_threads, int repeats);
 double read_gbytes_per_second(int num_threads, int repeats);
 
 /// How much faster `num_threads` threads finish the same arithmetic than one does, divided by
-/// num_threads: 1 on an idle machine.
+/// num_threads, by the wall clock: 1 on an idle machine.
 double idle_scaling(int num_threads);
 
 }  // namespace msa::bench

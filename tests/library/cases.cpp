@@ -4,10 +4,13 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
 #include <memory>
+#include <new>
 #include <numeric>
 
 #include "core/element.h"
@@ -248,6 +251,10 @@ std::vector<float> Case::index_key_vector(int64_t request, int64_t token) const 
   return read_vector(k_idx, key_offset(k_idx, request, token, 0), spec.index_dim);
 }
 
+std::vector<float> Case::value_vector(int64_t request, int64_t token, int64_t head) const {
+  return read_vector(v, key_offset(v, request, token, head), spec.head_dim);
+}
+
 void Case::set_key(int64_t request, int64_t token, int64_t head, int64_t dim, float value) {
   k_.set(key_offset(k, request, token, head) + dim, value);
 }
@@ -262,7 +269,56 @@ void Case::set_index_key(int64_t request, int64_t token, int64_t dim, float valu
   k_idx_.set(key_offset(k_idx, request, token, 0) + dim, value);
 }
 
+void Case::set_query(int64_t t, int64_t head, int64_t dim, float value) {
+  q_.set(t * q.stride[0] + head * q.stride[1] + dim, value);
+}
+void Case::set_index_query(int64_t t, int64_t head, int64_t dim, float value) {
+  q_idx_.set(t * q_idx.stride[0] + head * q_idx.stride[1] + dim, value);
+}
+
+void Case::copy_request(const Case& other, int64_t from, int64_t to) {
+  const int64_t first_from = other.cu_q_[static_cast<size_t>(from)];
+  const int64_t first_to = cu_q_[static_cast<size_t>(to)];
+  for (int64_t t = 0; t < spec.q_lens[static_cast<size_t>(to)]; ++t) {
+    for (int64_t h = 0; h < spec.kv_heads * spec.group; ++h) {
+      const std::vector<float> vector = other.query_vector(first_from + t, h);
+      for (int64_t d = 0; d < spec.head_dim; ++d) {
+        set_query(first_to + t, h, d, vector[static_cast<size_t>(d)]);
+      }
+    }
+    for (int64_t h = 0; h < spec.kv_heads; ++h) {
+      const std::vector<float> vector = other.index_query_vector(first_from + t, h);
+      for (int64_t d = 0; d < spec.index_dim; ++d) {
+        set_index_query(first_to + t, h, d, vector[static_cast<size_t>(d)]);
+      }
+    }
+  }
+  for (int64_t j = 0; j < spec.k_lens[static_cast<size_t>(to)]; ++j) {
+    for (int64_t h = 0; h < spec.kv_heads; ++h) {
+      const std::vector<float> key = other.key_vector(from, j, h);
+      const std::vector<float> value = other.value_vector(from, j, h);
+      for (int64_t d = 0; d < spec.head_dim; ++d) {
+        set_key(to, j, h, d, key[static_cast<size_t>(d)]);
+        set_value(to, j, h, d, value[static_cast<size_t>(d)]);
+      }
+    }
+    const std::vector<float> key = other.index_key_vector(from, j);
+    for (int64_t d = 0; d < spec.index_dim; ++d) {
+      set_index_key(to, j, d, key[static_cast<size_t>(d)]);
+    }
+  }
+}
+
+SparseFloats::SparseFloats(int64_t count) : bytes_(static_cast<size_t>(count) * sizeof(float)) {
+  void* const memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  data_ = static_cast<float*>(memory);
+}
+SparseFloats::~SparseFloats() { munmap(data_, bytes_); }
+
 CaseSpec random_spec(std::mt19937& random) {
+  constexpr int64_t kMostMultiplications = 400'000;  // of a request
   CaseSpec spec;
   spec.seed = static_cast<uint32_t>(random());
   const auto float_types = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
@@ -284,10 +340,14 @@ CaseSpec random_spec(std::mt19937& random) {
   const bool many_blocks = pick(random, 0, 9) < 6;  // more visible blocks than K for some row
   const bool aligned = pick(random, 0, 3) == 0;
   const bool long_decode = pick(random, 0, 19) == 0;  // long enough to be split
+  if (long_decode) {
+    spec.group = std::min<int64_t>(spec.group, 4);
+    spec.kv_heads = std::min<int64_t>(spec.kv_heads, 2);
+    spec.head_dim = std::min<int64_t>(spec.head_dim, 64);
+  }
   const int64_t requests = long_decode ? 1 : pick(random, 1, 4);
   for (int64_t r = 0; r < requests; ++r) {
     int64_t q_len = pick_of<int64_t>(random, {0, 1, 1, 2, 5, 16, 17, 23, 33});
-    if (spec.group * spec.kv_heads > 16) q_len = std::min<int64_t>(q_len, 5);
     int64_t k_len = many_blocks ? spec.block_size * (spec.top_k + 1) + pick(random, 1, 60)
                                 : pick(random, 0, spec.block_size * spec.top_k);
     k_len = std::min<int64_t>(k_len, 330 + pick(random, 0, 40));
@@ -296,14 +356,13 @@ CaseSpec random_spec(std::mt19937& random) {
       k_len = pick(random, 1025, 4000);
     }
     if (aligned) k_len = k_len / spec.block_size * spec.block_size;
+    // The reference multiplies two vectors for each row, head and key: keep that in bounds.
+    const int64_t row_cost =
+        std::max<int64_t>(1, k_len) * spec.kv_heads * spec.group * spec.head_dim;
+    q_len = std::min(q_len, std::max<int64_t>(1, kMostMultiplications / row_cost));
     if (pick(random, 0, 7) != 0) k_len = std::max(k_len, q_len);  // else rows before position 0
     spec.q_lens.push_back(static_cast<int32_t>(q_len));
     spec.k_lens.push_back(static_cast<int32_t>(k_len));
-  }
-  if (long_decode) {
-    spec.group = std::min<int64_t>(spec.group, 4);
-    spec.kv_heads = std::min<int64_t>(spec.kv_heads, 2);
-    spec.head_dim = std::min<int64_t>(spec.head_dim, 64);
   }
   return spec;
 }

@@ -48,6 +48,20 @@ struct Buffer {
   void set(int64_t offset, float value);
 };
 
+/// Floats in address space without memory: only what is written takes any.
+class SparseFloats {
+ public:
+  explicit SparseFloats(int64_t count);
+  ~SparseFloats();
+  SparseFloats(const SparseFloats&) = delete;
+  SparseFloats& operator=(const SparseFloats&) = delete;
+  float* data() const { return data_; }
+
+ private:
+  float* data_;
+  size_t bytes_;
+};
+
 /// The inputs of a batch. Views point into the buffers: not copyable.
 class Case {
  public:
@@ -71,11 +85,16 @@ class Case {
   std::vector<float> index_query_vector(int64_t t, int64_t head) const;
   std::vector<float> key_vector(int64_t request, int64_t token, int64_t head) const;
   std::vector<float> index_key_vector(int64_t request, int64_t token) const;
+  std::vector<float> value_vector(int64_t request, int64_t token, int64_t head) const;
 
   /// For hostile cases: overwrites one element of a key, a value or an index key.
   void set_key(int64_t request, int64_t token, int64_t head, int64_t dim, float value);
   void set_value(int64_t request, int64_t token, int64_t head, int64_t dim, float value);
   void set_index_key(int64_t request, int64_t token, int64_t dim, float value);
+  void set_query(int64_t t, int64_t head, int64_t dim, float value);
+  void set_index_query(int64_t t, int64_t head, int64_t dim, float value);
+  /// Gives request `to` all the numbers of another case's request `from` of the same lengths.
+  void copy_request(const Case& other, int64_t from, int64_t to);
 
  private:
   int64_t key_offset(const Tensor& keys, int64_t request, int64_t token, int64_t head) const;
