@@ -105,8 +105,13 @@ std::shared_ptr<const runner::Model> model_of(const std::string& folder) {
   return load_model(model_folder_of(folder));
 }
 
-std::vector<SourceText> haystack_texts(const std::vector<std::string>& files) {
-  return files.empty() ? read_project_texts(project_root()) : read_haystack_files(files);
+std::vector<SourceText> haystack_texts(const std::vector<std::string>& files,
+                                       const std::vector<TypedFact>& typed) {
+  const bool own = files.empty();
+  std::vector<SourceText> texts =
+      own ? read_project_texts(project_root()) : read_haystack_files(files);
+  for (const TypedFact& fact : typed) remove_lines(texts, fact.key, own ? "" : fact.value);
+  return texts;
 }
 
 std::string haystack_name(const std::vector<std::string>& files) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/quiz/haystack.h"
+#include "cli/quiz/quiz.h"
 #include "runner/runner.h"
 
 namespace msa::cli {
@@ -39,8 +40,10 @@ std::filesystem::path model_folder_of(const std::string& folder);
 /// The model in it.
 std::shared_ptr<const runner::Model> model_of(const std::string& folder);
 
-/// The texts of --file, or the project's own.
-std::vector<SourceText> haystack_texts(const std::vector<std::string>& files);
+/// The texts of --file, or the project's own. Left out are lines that already hold one of the typed
+/// facts; and of the project's own texts, whose examples have facts too, all that name its key.
+std::vector<SourceText> haystack_texts(const std::vector<std::string>& files,
+                                       const std::vector<TypedFact>& typed);
 /// Says what the haystack is: "the project's own sources and documentation", or "3 files".
 std::string haystack_name(const std::vector<std::string>& files);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <set>
 #include <system_error>
 
@@ -29,6 +30,19 @@ bool is_project_text(const fs::path& path) {
 bool is_skipped_folder(const std::string& name) {
   return name.empty() || name[0] == '.' || name == "models" || name.rfind("build", 0) == 0 ||
          name == "data" || name == "runs" || name == "__pycache__";
+}
+
+bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+
+/// `key` stands in `line` and neither begins nor ends inside a word.
+bool names(const std::string& line, const std::string& key) {
+  for (size_t at = line.find(key); at != std::string::npos; at = line.find(key, at + 1)) {
+    const size_t end = at + key.size();
+    const bool begins = at == 0 || !is_word(line[at - 1]) || !is_word(line[at]);
+    const bool ends = end == line.size() || !is_word(line[end]) || !is_word(line[end - 1]);
+    if (begins && ends) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -65,15 +79,16 @@ std::vector<SourceText> read_project_texts(const fs::path& root) {
   return texts;
 }
 
-void remove_fact(std::vector<SourceText>& texts, const std::string& key, const std::string& value) {
+void remove_lines(std::vector<SourceText>& texts, const std::string& key,
+                  const std::string& value) {
   for (SourceText& source : texts) {
     if (source.text.find(key) == std::string::npos) continue;
     std::string kept;
     for (size_t begin = 0; begin < source.text.size();) {
       const size_t end = std::min(source.text.find('\n', begin), source.text.size() - 1) + 1;
       const std::string line = source.text.substr(begin, end - begin);
-      if (line.find(key) == std::string::npos || line.find(value) == std::string::npos)
-        kept += line;
+      const bool holds_value = line.find(value) != std::string::npos;  // an empty one always
+      if (!holds_value || !names(line, key)) kept += line;
       begin = end;
     }
     source.text = std::move(kept);

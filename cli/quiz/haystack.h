@@ -25,8 +25,9 @@ std::vector<SourceText> read_haystack_files(const std::vector<std::string>& path
 /// The project's sources and documentation below `root`, in the order of their paths: .h, .cpp, .py
 /// and .md, without models/ (its card lists facts) and hidden or build folders.
 std::vector<SourceText> read_project_texts(const std::filesystem::path& root);
-/// Drops every line that holds both `key` and `value`: a fact must stand in the document once.
-void remove_fact(std::vector<SourceText>& texts, const std::string& key, const std::string& value);
+/// Drops every line that names `key` as whole words, and, when `value` is not empty, holds `value`
+/// too: a fact must stand in the document once, and no other line may contradict it.
+void remove_lines(std::vector<SourceText>& texts, const std::string& key, const std::string& value);
 
 struct HaystackCut {
   std::vector<int32_t> tokens;

@@ -31,21 +31,18 @@ struct DemoArguments {
   bool json = false;
 };
 
-Quiz quiz_of(const DemoArguments& arguments, uint64_t seed) {
-  if (arguments.facts.empty()) {
-    Random random(seed, 0);
-    return make_quiz({.facts = kFreshFacts}, random);
-  }
-  std::vector<TypedFact> facts;
-  for (const std::string& fact : arguments.facts) facts.push_back(parse_typed_fact(fact));
-  return typed_quiz(facts);
+Quiz quiz_of(const std::vector<TypedFact>& typed, uint64_t seed) {
+  if (!typed.empty()) return typed_quiz(typed);
+  Random random(seed, 0);
+  return make_quiz({.facts = kFreshFacts}, random);
 }
 
 std::string heading(const DemoArguments& arguments, const DemoResult& result,
                     const runner::Model& model, const Haystack& haystack, uint64_t seed) {
+  const size_t facts = result.quiz.questions.size();
   std::string text =
-      fmt::format("{} tokens of {}, {} facts, seed {}\n", result.document.tokens.size(),
-                  haystack_name(arguments.files), result.quiz.questions.size(), seed);
+      fmt::format("{} tokens of {}, {} fact{}, seed {}\n", result.document.tokens.size(),
+                  haystack_name(arguments.files), facts, facts == 1 ? "" : "s", seed);
   if (result.document.haystack_repeats > 0) {
     text += fmt::format("The haystack has {} tokens: it repeats, in another order.\n",
                         haystack.num_tokens());
@@ -63,11 +60,10 @@ std::vector<size_t> strips_of(const DemoArguments& arguments, const DemoResult& 
 
 int demo(const DemoArguments& arguments) {
   const uint64_t seed = seed_or_fresh(arguments.seed);
-  const Quiz quiz = quiz_of(arguments, seed);
-  std::vector<SourceText> texts = haystack_texts(arguments.files);
-  for (const Question& question : quiz.questions) {
-    remove_fact(texts, question.name, question.expected[0]);
-  }
+  std::vector<TypedFact> typed;
+  for (const std::string& fact : arguments.facts) typed.push_back(parse_typed_fact(fact));
+  const Quiz quiz = quiz_of(typed, seed);
+  const std::vector<SourceText> texts = haystack_texts(arguments.files, typed);
   const std::shared_ptr<const runner::Model> weights = model_of(arguments.model);
   const std::unique_ptr<LanguageModel> model = make_language_model(weights);
   const Haystack haystack(*model, texts);

@@ -131,8 +131,7 @@ std::string description(const EvalArguments& arguments, const EvalOptions& optio
 
 int evaluate_verb(const EvalArguments& arguments) {
   const EvalOptions options = options_of(arguments);
-  std::vector<SourceText> texts = haystack_texts(arguments.files);
-  for (const TypedFact& fact : options.typed) remove_fact(texts, fact.key, fact.value);
+  const std::vector<SourceText> texts = haystack_texts(arguments.files, options.typed);
   const std::shared_ptr<const runner::Model> weights = model_of(arguments.model);
   const std::unique_ptr<LanguageModel> model = make_language_model(weights);
   const Haystack haystack(*model, texts);

@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <set>
 #include <string>
 
@@ -31,6 +33,21 @@ std::string error_of(const std::function<void()>& action) {
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
+}
+
+/// The words of eight letters and more of a template.
+std::vector<std::string> long_words(const std::string& form) {
+  std::vector<std::string> found;
+  std::string word;
+  for (const char c : form + " ") {
+    if (std::isalpha(static_cast<unsigned char>(c)) != 0) {
+      word += c;
+      continue;
+    }
+    if (word.size() >= 8) found.push_back(lower(word));
+    word.clear();
+  }
+  return found;
 }
 
 FakeModel silent_model() {
@@ -69,6 +86,29 @@ TEST(Phrasings, WordsAreNoneThatTrainingSaw) {
       EXPECT_EQ(trained.count(lower(word)), 0u) << word;
       EXPECT_TRUE(own.insert(lower(word)).second) << word << " is in two lists";
     }
+  }
+}
+
+TEST(Phrasings, HeldoutFormsAreNoneThatTrainingSaw) {
+  const std::vector<Form>& heldout = heldout_forms();
+  std::set<std::string> trained;
+  for (const std::string& word : trained_phrasings().train_words) trained.insert(lower(word));
+  for (const Form& form : trained_phrasings().forms) {
+    for (const std::string& word : long_words(form.fact)) trained.insert(word);
+  }
+  const auto first = [](const Form& form) { return form.kind == FormKind::kKeyFirst; };
+  EXPECT_GE(std::count_if(heldout.begin(), heldout.end(), first), 25);
+  EXPECT_GE(std::count_if(heldout.begin(), heldout.end(), std::not_fn(first)), 15);
+  for (const Form& form : heldout) {
+    EXPECT_NE(form.fact.find("{key}"), std::string::npos) << form.id;
+    EXPECT_NE(form.fact.find("{value}"), std::string::npos) << form.id;
+    EXPECT_NE(form.question.find("{key}"), std::string::npos) << form.id;
+    // Training puts random words around facts too, but only words of its lists, made-up ones, and
+    // letters up to seven.
+    const std::vector<std::string> all = long_words(form.fact);
+    EXPECT_TRUE(std::any_of(all.begin(), all.end(), [&](const std::string& word) {
+      return trained.count(word) == 0;
+    })) << form.fact;
   }
 }
 
@@ -127,7 +167,7 @@ TEST(Quizzes, LinesHoldTheirValues) {
 
 TEST(Quizzes, KindOfFormIsObeyed) {
   Random random(3);
-  for (const bool heldout : {false}) {
+  for (const bool heldout : {false, true}) {
     const Quiz quiz =
         make_quiz({.facts = 40, .forms = FormChoice::kValueFirst, .heldout = heldout}, random);
     for (const Question& question : quiz.questions) {
@@ -202,12 +242,15 @@ TEST(Haystacks, LeaveOutTheModelsCardAndFactsThatArePlanted) {
   std::filesystem::create_directories(root / "models" / "mini");
   std::filesystem::create_directories(root / "docs");
   std::ofstream(root / "models" / "mini" / "README.md") << "door code = 4711\n";
-  std::ofstream(root / "docs" / "a.md") << "one\nthe door code = 4711 here\ndoor code\n";
+  std::ofstream(root / "docs" / "a.md")
+      << "one\nthe door code = 4711 here\ndoor code\noutdoor codes\n";
   std::ofstream(root / "docs" / "b.json") << "{}\n";
   std::vector<SourceText> texts = read_project_texts(root);
   ASSERT_EQ(texts.size(), 1u);
-  remove_fact(texts, "door code", "4711");
-  EXPECT_EQ(texts[0].text, "one\ndoor code\n");
+  remove_lines(texts, "door code", "4711");
+  EXPECT_EQ(texts[0].text, "one\ndoor code\noutdoor codes\n");
+  remove_lines(texts, "door code", "");
+  EXPECT_EQ(texts[0].text, "one\noutdoor codes\n");
   std::filesystem::remove_all(root);
 }
 
