@@ -5,7 +5,7 @@
 #   make bench    build and run the benchmarks
 #   make format   format all C++ and Python
 #
-# Beside them: tree-check (part of test), format-check, lint (clang-tidy over all C++), and
+# Beside them: tree-check and format-check (parts of test), lint (clang-tidy over all C++), and
 # check-PRESET, which builds and runs the C++ tests under any preset of CMakePresets.json.
 # ARGS passes arguments on: make demo ARGS="--length 65536 --seed 7"
 JOBS ?= $(shell nproc)
@@ -28,7 +28,7 @@ demo: setup-build $(BUILD)/build.ninja
 	@cmake --build $(BUILD) --target msa-tool --parallel $(JOBS)
 	$(BUILD)/bin/msa demo $(ARGS)
 
-test: tree-check setup-build $(BUILD)/build.ninja
+test: tree-check format-check setup-build $(BUILD)/build.ninja
 	cmake --build $(BUILD) --parallel $(JOBS)
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 	@tools/setup.sh python $(REQUIREMENTS_TEST)
