@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "cli/parts/table.h"
+#include "cli/parts/text.h"
 
 namespace msa::cli {
 namespace {
@@ -31,6 +32,27 @@ std::string layers_text(const Summary& summary) {
     text += fmt::format("{}{:.0f}", text.empty() ? "" : " ", share * 100);
   }
   return text + " %";
+}
+
+/// The first few facts that were missed without a control.
+std::string misses_text(const EvalResult& result, const EvalOptions& options) {
+  constexpr size_t kShown = 5;
+  Table table({{"length", Align::kRight},
+               {"attention"},
+               {"missed fact", Align::kLeft, 48},
+               {"answer", Align::kLeft, 24}});
+  size_t misses = 0;
+  for (const Trial& trial : result.trials) {
+    const Variant& variant = options.variants[trial.variant];
+    if (trial.right || variant.control != "none" || ++misses > kShown) continue;
+    table.add({short_count(trial.length), variant.attention, trial.fact,
+               std::string(trim(trial.answer))});
+  }
+  if (misses == 0) return "";
+  std::string text(1, '\n');
+  text += table.text();
+  if (misses > kShown) text += fmt::format("and {} more; --json has all\n", misses - kShown);
+  return text;
 }
 
 Json count_json(const Count& count) { return {{"right", count.right}, {"total", count.total}}; }
@@ -130,6 +152,7 @@ std::string summary_text(const EvalResult& result, const EvalOptions& options) {
   std::string text = accuracy.text();
   text += "\nright by depth of the fact in the document (% from its top)\n" + depths.text();
   text += "\nright by kind of value\n" + kinds.text();
+  text += misses_text(result, options);
   for (const Paired& paired : pair_up(result, options)) {
     const int64_t total = paired.both + paired.only_sparse + paired.only_dense + paired.neither;
     text += fmt::format(

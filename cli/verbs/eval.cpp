@@ -125,8 +125,9 @@ std::string description(const EvalArguments& arguments, const EvalOptions& optio
   if (options.quiz.heldout) text += "held-out phrasings, ";
   const size_t facts =
       options.typed.empty() ? static_cast<size_t>(options.quiz.facts) : options.typed.size();
-  return text + fmt::format("{} documents x {} facts, seed {}, haystack: {}", options.documents,
-                            facts, options.seed, haystack_name(arguments.files));
+  return text + fmt::format("{} document{} x {} facts, seed {}, haystack: {}", options.documents,
+                            options.documents == 1 ? "" : "s", facts, options.seed,
+                            haystack_name(arguments.files));
 }
 
 int evaluate_verb(const EvalArguments& arguments) {

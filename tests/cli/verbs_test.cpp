@@ -217,6 +217,8 @@ TEST(Evaluations, TypedFactsAndReports) {
   EXPECT_NE(text.find("sparse, removed"), std::string::npos);
   EXPECT_NE(text.find("50.0 %"), std::string::npos);
   EXPECT_NE(text.find("+0.0 points"), std::string::npos);
+  EXPECT_NE(text.find("missed fact"), std::string::npos);
+  EXPECT_NE(text.find("cat = Whiskers"), std::string::npos);
 }
 
 TEST(Evaluations, LengthsBeyondTheModelAreRefused) {
