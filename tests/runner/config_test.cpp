@@ -186,6 +186,27 @@ TEST(Config, RefusesByName) {
   }
 }
 
+TEST(Config, SurvivesRandomDamage) {
+  const std::string good = published_config(tiny_config()).dump();
+  const TempFolder folder;
+  uint64_t state = 1;
+  int refused = 0;
+  for (int round = 0; round < 500; ++round) {
+    std::string bytes = good;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    bytes[(state >> 33) % bytes.size()] = static_cast<char>(state >> 25);
+    folder.write("config.json", bytes);
+    try {
+      const ModelConfig config = read_config(folder.path());
+      EXPECT_EQ(config.layers.size(), static_cast<size_t>(config.num_hidden_layers));
+      EXPECT_LE(config.rotary_dim, config.head_dim);
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 300);
+}
+
 TEST(Config, RefusesBrokenFiles) {
   const TempFolder folder;
   expect_error([&] { read_config(folder.path()); }, {"[config]", "cannot read"});
