@@ -35,6 +35,8 @@ enum class BlockIdLayout : int32_t {
 struct Workspace {
   void* data = nullptr;
   size_t bytes = 0;
+  /// The cuda backend's cudaStream_t; null is the default stream. Other backends ignore it.
+  void* stream = nullptr;
 };
 
 }  // namespace msa

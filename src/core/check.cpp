@@ -146,6 +146,7 @@ KeyParams key_params(const Tensor& keys, bool paged, bool has_heads) {
   if (paged) params.page_stride = keys.stride[axis++];
   params.token_stride = keys.stride[axis++];
   if (has_heads) params.head_stride = keys.stride[axis];
+  params.num_rows = keys.shape[0];
   return params;
 }
 

@@ -105,6 +105,7 @@ core::AttentionForwardParams fill_params(const Context& context,
 core::RunContext run_context(const Context& context, const Workspace& workspace) {
   return {.parallel_for = &context.parallel_for(),
           .num_threads = context.num_threads(),
+          .stream = workspace.stream,
           .workspace = workspace.data};
 }
 

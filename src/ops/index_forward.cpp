@@ -101,6 +101,7 @@ void index_forward(const Context& context, const IndexForwardArgs& args, Workspa
   }
   context.table().index_forward(p, {.parallel_for = &context.parallel_for(),
                                     .num_threads = context.num_threads(),
+                                    .stream = workspace.stream,
                                     .workspace = workspace.data});
 }
 
