@@ -1,0 +1,63 @@
+// The table of the cuda backend: NVIDIA Hopper (compute capability 9.0).
+#include "core/backend.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+
+#include "cuda/host/device.h"
+#include "cuda/host/ops.h"
+
+namespace msa::core {
+namespace {
+
+bool one_of(int64_t value, std::initializer_list<int64_t> allowed) {
+  for (const int64_t item : allowed) {
+    if (value == item) return true;
+  }
+  return false;
+}
+
+std::string unsupported(Op op, const Geometry& geometry, DType dtype) {
+  if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
+    return fmt::format("got type {}, allowed bfloat16, float16", dtype_name(dtype));
+  }
+  if (!one_of(geometry.head_dim, {64, 128})) {
+    return fmt::format("got dim {}, allowed 64, 128", geometry.head_dim);
+  }
+  if (!one_of(geometry.block_size, {64, 128})) {
+    return fmt::format("got block_size {}, allowed 64, 128", geometry.block_size);
+  }
+  if (!one_of(geometry.num_kv_heads, {1, 2, 4, 8})) {
+    return fmt::format("got {} key-value heads, allowed 1, 2, 4, 8", geometry.num_kv_heads);
+  }
+  const int64_t least = op == Op::kIndexForward ? 0 : 1;  // 0: scores alone
+  if (geometry.top_k < least || geometry.top_k > 32) {
+    return fmt::format("got top-k {}, allowed 1 to 32", geometry.top_k);
+  }
+  if (op == Op::kIndexForward) return "";
+  const int64_t group_size = geometry.num_q_heads / geometry.num_kv_heads;
+  if (!one_of(group_size, {1, 2, 4, 8, 16})) {
+    return fmt::format("got {} query heads a group, allowed 1, 2, 4, 8, 16", group_size);
+  }
+  return "";
+}
+
+}  // namespace
+
+const BackendTable& cuda_backend() {
+  static const BackendTable table = {
+      .unavailable = cuda::device_problem,
+      .description = cuda::device_description,
+      .unsupported = unsupported,
+      .index_forward_workspace = cuda::index_forward_workspace,
+      .index_forward = cuda::index_forward,
+      .attention_forward_workspace = cuda::attention_forward_workspace,
+      .attention_forward = cuda::attention_forward,
+      .dense_attention_forward_workspace = nullptr,
+      .dense_attention_forward = nullptr,
+  };
+  return table;
+}
+
+}  // namespace msa::core

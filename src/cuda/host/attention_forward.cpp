@@ -1,0 +1,89 @@
+#include <algorithm>
+#include <bit>
+
+#include "core/check.h"
+#include "cuda/host/config.h"
+#include "cuda/host/device.h"
+#include "cuda/host/ops.h"
+#include "cuda/host/tensor_map.h"
+#include "cuda/sm90/attention_forward/launch.h"
+
+namespace msa::cuda {
+namespace {
+
+constexpr const char* kOp = "attention_forward";
+
+/// Kernel params with the workspace at `workspace`; with null only its size is right.
+size_t fill(const core::AttentionForwardParams& op, const AttentionConfig& config, void* workspace,
+            AttentionKernelParams* params) {
+  params->op = op;
+  params->group_shift = std::countr_zero(static_cast<uint64_t>(op.group_size()));
+  params->chunk_rows = config.chunk_rows;
+  params->groups_per_pass = config.groups_per_pass;
+  params->num_ranges = static_cast<int>(op.num_kv_heads) / config.groups_per_pass;
+  params->tile_queries = config.tile_queries;
+  params->bins_per_pass = config.bins_per_pass;
+  params->visits_per_pass = config.visits_per_pass;
+  params->items_per_pass = config.items_per_pass;
+  const int64_t passes = int64_t{config.chunks_per_plan} * params->num_ranges;
+  const int64_t partial_rows = config.visits_per_pass * op.group_size();
+  Carver carver(workspace);
+  params->partial = carver.take<uint16_t>(partial_rows * op.head_dim);
+  params->partial_lse2 = carver.take<float>(partial_rows);
+  params->block_base = carver.take<int32_t>(op.sequences.batch + 1);
+  params->bins = carver.take<uint32_t>(passes * config.bins_per_pass);
+  params->visits = carver.take<uint32_t>(passes * config.visits_per_pass);
+  params->items = carver.take<Item>(passes * config.items_per_pass);
+  params->num_items = carver.take<int32_t>(passes);
+  params->tickets = carver.take<int32_t>(passes);
+  params->masks =
+      carver.take<uint64_t>(int64_t{config.chunks_per_plan} * config.chunk_rows * op.num_kv_heads);
+  return carver.bytes();
+}
+
+}  // namespace
+
+size_t attention_forward_workspace(const core::AttentionForwardParams& op, int) {
+  AttentionKernelParams params;
+  return fill(op, pick_attention_config(op), nullptr, &params);
+}
+
+void attention_forward(const core::AttentionForwardParams& op, const core::RunContext& run) {
+  core::check(op.k.dtype == op.q_dtype, kOp, "k has the wrong type: got {}, allowed q's {}",
+              dtype_name(op.k.dtype), dtype_name(op.q_dtype));
+  const int64_t rows = op.sequences.num_query_tokens;
+  if (rows == 0) return;
+  check_alignment(kOp, "out", op.out, {op.out_token_stride, op.out_head_stride}, 4);
+  const AttentionConfig config = pick_attention_config(op);
+  AttentionKernelParams params;
+  fill(op, config, run.workspace, &params);
+
+  // Without a single key nothing is copied, but the kernels still want descriptors.
+  core::KeyParams k = op.k;
+  core::KeyParams v = op.v;
+  if (k.num_rows == 0) k.data = v.data = op.q;
+  AttentionMaps maps;
+  maps.q_gather = query_map(kOp, op, op.group_size(), 1);
+  maps.q_tile = query_map(kOp, op, op.group_size(), kTileRows / op.group_size());
+  maps.k = key_map(kOp, "k", k, op.sequences, op.num_kv_heads, op.head_dim, op.block_size);
+  maps.v = key_map(kOp, "v", v, op.sequences, op.num_kv_heads, op.head_dim, op.block_size);
+
+  const auto stream = static_cast<cudaStream_t>(run.stream);
+  const auto launch_pass =
+      op.q_dtype == DType::kBFloat16 ? launch_attention_pass_bf16 : launch_attention_pass_fp16;
+  const int num_blocks = multiprocessors();
+  const int64_t plan_rows = int64_t{config.chunks_per_plan} * config.chunk_rows;
+  for (params.plan_begin = 0; params.plan_begin < rows; params.plan_begin += plan_rows) {
+    params.plan_end = std::min(rows, params.plan_begin + plan_rows);
+    check_cuda(kOp, launch_attention_plan(params, stream));
+    const int64_t chunks =
+        (params.plan_end - params.plan_begin + config.chunk_rows - 1) / config.chunk_rows;
+    const int passes = static_cast<int>(chunks) * params.num_ranges;
+    for (int pass = 0; pass < passes; ++pass) {
+      check_cuda(kOp, launch_pass(params, maps, pass, num_blocks, stream));
+    }
+    check_cuda(kOp, launch_attention_exact_rows(params, stream));
+  }
+}
+
+}  // namespace msa::cuda

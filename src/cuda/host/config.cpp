@@ -1,0 +1,98 @@
+#include "cuda/host/config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cuda/device/layout.h"
+#include "cuda/sm90/attention_forward/params.h"
+
+namespace msa::cuda {
+namespace {
+
+constexpr int kIndexTileRows = 256;
+constexpr int kMultiprocessors = 132;  // of the H100 and H200 in SXM form
+constexpr int64_t kPartialBytes = int64_t{1} << 30;
+constexpr int64_t kPlanBytes = int64_t{1} << 28;
+constexpr int64_t kChunkRows =
+    8192;  // Q of one group of a chunk stays in L2: 32 MiB at G 16, D 128
+
+/// Upper bounds that the shapes give: the longest request and all requests together, in blocks.
+int64_t longest_request(const core::SequenceParams& s, int64_t key_rows, int64_t block_size) {
+  return s.paged() ? s.max_pages : ceil_div(key_rows, block_size);
+}
+int64_t all_requests(const core::SequenceParams& s, int64_t key_rows, int64_t block_size) {
+  return s.paged() ? s.batch * s.max_pages : key_rows / block_size + s.batch;
+}
+
+}  // namespace
+
+IndexConfig pick_index_config(const core::IndexForwardParams& params) {
+  IndexConfig config;
+  const core::SequenceParams& s = params.sequences;
+  config.tile_queries = static_cast<int>(kIndexTileRows / params.num_kv_heads);
+  // Every request, and the rows past the last one, may end with a part of a tile.
+  config.num_tiles = static_cast<int>(s.num_query_tokens / config.tile_queries + s.batch + 1);
+  const int64_t num_kept = params.block_ids.data != nullptr ? params.block_ids.top_k - 1 : 0;
+  config.slots = static_cast<int>(round_up(num_kept, 4));
+  // Causal tiles differ in length, so a full machine wants a few thread blocks a multiprocessor.
+  const int64_t tiles = ceil_div(s.num_query_tokens, config.tile_queries);
+  const int64_t segments =
+      ceil_div(longest_request(s, params.k_idx.num_rows, params.block_size), kMinSegmentBlocks);
+  config.splits = 1;
+  if (tiles > 0 && tiles < 2 * kMultiprocessors) {
+    const int64_t wanted = ceil_div(4 * kMultiprocessors, std::max(tiles, s.batch));
+    config.splits =
+        static_cast<int>(std::clamp<int64_t>(std::min<int64_t>(wanted, segments), 1, kMaxSegments));
+  }
+  return config;
+}
+
+std::string IndexConfig::describe() const {
+  return fmt::format("index_forward: {} tiles of {} queries, keys split by {}, {} slots", num_tiles,
+                     tile_queries, splits, slots);
+}
+
+AttentionConfig pick_attention_config(const core::AttentionForwardParams& params) {
+  AttentionConfig config;
+  const core::SequenceParams& s = params.sequences;
+  const int64_t group_size = params.group_size();
+  const int64_t top_k = std::max<int64_t>(params.block_ids.top_k, 1);
+  const int64_t rows = std::max<int64_t>(s.num_query_tokens, 1);
+
+  // As many groups at once as keep the chunk's queries in L2, then as many rows as fit.
+  const int64_t row_bytes = top_k * group_size * (params.head_dim * 2 + 4);
+  const int64_t most = std::min(kChunkRows, kPartialBytes / row_bytes / 128 * 128);
+  int64_t groups = params.num_kv_heads;
+  while (groups > 1 && rows * groups > most) groups /= 2;
+  const int64_t chunks = ceil_div(rows * groups, most);
+  config.groups_per_pass = static_cast<int>(groups);
+  config.chunk_rows = static_cast<int>(
+      chunks == 1 ? round_up(rows, 32) : std::min(most, round_up(ceil_div(rows, chunks), 128)));
+
+  config.tile_queries =
+      static_cast<int>(std::min<int64_t>(params.block_size, kIndexTileRows / group_size));
+  config.visits_per_pass = int64_t{config.chunk_rows} * groups * top_k;
+  config.bins_per_pass = round_up(
+      std::max<int64_t>(groups * all_requests(s, params.k.num_rows, params.block_size), 1), 8);
+  config.items_per_pass = std::min(config.bins_per_pass, config.visits_per_pass) +
+                          config.visits_per_pass / kItemVisits + 1;
+
+  const int64_t passes_per_chunk = params.num_kv_heads / groups;
+  const int64_t plan_bytes =
+      passes_per_chunk * (config.bins_per_pass * 4 + config.visits_per_pass * 4 +
+                          config.items_per_pass * static_cast<int64_t>(sizeof(Item))) +
+      config.chunk_rows * params.num_kv_heads * 8;
+  config.chunks_per_plan = static_cast<int>(
+      std::clamp<int64_t>(kPlanBytes / plan_bytes, 1, ceil_div(rows, config.chunk_rows)));
+  return config;
+}
+
+std::string AttentionConfig::describe() const {
+  return fmt::format(
+      "attention_forward: chunks of {} rows, {} groups a pass, {} chunks a plan, combine tiles of "
+      "{} queries",
+      chunk_rows, groups_per_pass, chunks_per_plan, tile_queries);
+}
+
+}  // namespace msa::cuda

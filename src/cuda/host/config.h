@@ -1,0 +1,51 @@
+// How the work of a call is cut: pure functions of shapes, without a device, so that they can be
+// printed and tested anywhere. No result depends on them, only time and workspace do.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "core/params.h"
+
+namespace msa::cuda {
+
+struct IndexConfig {
+  int tile_queries = 0;  // of a thread block: 256 rows / Hkv
+  int num_tiles = 0;
+  int splits = 0;  // thread blocks that share the keys of a tile
+  int slots = 0;   // candidates of a list: K - 1 rounded up to a multiple of 4
+  std::string describe() const;
+};
+IndexConfig pick_index_config(const core::IndexForwardParams& params);
+
+struct AttentionConfig {
+  int chunk_rows = 0;  // query rows of a chunk; a multiple of 32
+  int groups_per_pass = 0;
+  int chunks_per_plan = 0;
+  int tile_queries = 0;  // positions of a combine tile; divides B
+  int64_t bins_per_pass = 0;
+  int64_t visits_per_pass = 0;
+  int64_t items_per_pass = 0;
+  std::string describe() const;
+};
+AttentionConfig pick_attention_config(const core::AttentionForwardParams& params);
+
+/// Hands out parts of a workspace. With a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(void* base) : base_(static_cast<char*>(base)) {}
+  template <typename T>
+  T* take(int64_t count) {
+    T* part = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + bytes_);
+    bytes_ += (static_cast<size_t>(count) * sizeof(T) + 255) / 256 * 256;
+    return part;
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  char* base_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace msa::cuda

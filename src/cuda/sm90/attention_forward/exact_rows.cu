@@ -1,0 +1,121 @@
+// attention_exact_rows: rows that the tensor cores cannot compute, one warp for a row and head.
+//
+// A product of a tile multiplies every value of it, by zero where a row must not see it, and
+// 0 * NaN = NaN. Rows marked by the merge (an infinite or NaN value lies behind their position in
+// their own block) are computed again here, token by token, and only from tokens that they see.
+// Other rows cost one look at their mask. Plain arithmetic, float32; correctness before speed.
+#include "cuda/device/ptx.cuh"
+#include "cuda/device/sequence.cuh"
+#include "cuda/sm90/attention_forward/launch.h"
+
+namespace msa::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kMaxPairs = 2;  // of columns, for a lane: D <= 128
+
+template <typename Element>
+__global__ void __launch_bounds__(kWarps * 32)
+    attention_exact_rows(const __grid_constant__ AttentionKernelParams p) {
+  using Type = ElementTraits<Element>;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int64_t entry = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const int64_t row = p.plan_begin + entry / p.op.num_kv_heads;
+  const int64_t group = entry % p.op.num_kv_heads;
+  if (row >= p.plan_end) return;
+  const uint64_t mask = p.masks[entry];
+  if ((mask & kExactBit) == 0) return;
+
+  const core::SequenceParams& sequences = p.op.sequences;
+  const int64_t request_index = find_request(sequences, row);
+  const Request request = load_request(sequences, p.op.k.num_rows, request_index);
+  const int64_t position = request.position(row);
+  const int32_t* ids =
+      p.op.block_ids.data + group * p.op.block_ids.head_stride + row * p.op.block_ids.token_stride;
+  const int top_k = static_cast<int>(p.op.block_ids.top_k);
+  const int pairs = static_cast<int>(p.op.head_dim) / 64;
+  const auto offset = [&](const core::KeyParams& keys, int64_t token) {
+    const int2 place = block_coordinates(sequences, request_index, request.first_key,
+                                         token / p.op.block_size, p.op.block_size);
+    return place.y * keys.page_stride + (place.x + token % p.op.block_size) * keys.token_stride +
+           group * keys.head_stride + lane * 2;
+  };
+  const auto load = [&](const void* data, int64_t at) {
+    return Type::unpack(
+        __ldg(reinterpret_cast<const uint32_t*>(static_cast<const uint16_t*>(data) + at)));
+  };
+  for (int64_t head = group << p.group_shift; head < (group + 1) << p.group_shift; ++head) {
+    float2 q[kMaxPairs];
+    float2 out[kMaxPairs] = {};
+    const int64_t q_at = row * p.op.q_token_stride + head * p.op.q_head_stride + lane * 2;
+#pragma unroll
+    for (int i = 0; i < kMaxPairs; ++i) {
+      q[i] = i < pairs ? load(p.op.q, q_at + i * 64) : make_float2(0.0f, 0.0f);
+    }
+    float largest = minus_infinity();
+    float sum = 0.0f;
+    for (int n = 0; n <= top_k; ++n) {
+      const bool listed = n < top_k ? (mask >> n & 1) != 0 : (mask & kLocalBit) != 0;
+      if (!listed) continue;
+      const int64_t block = n < top_k ? ids[n] : position / p.op.block_size;
+      const int64_t begin = block * p.op.block_size;
+      const int64_t end =
+          begin + p.op.block_size <= position + 1 ? begin + p.op.block_size : position + 1;
+      for (int64_t token = begin; token < end; ++token) {
+        const int64_t k_at = offset(p.op.k, token);
+        float dot = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kMaxPairs; ++i) {
+          if (i >= pairs) break;
+          const float2 k = load(p.op.k.data, k_at + i * 64);
+          dot += q[i].x * k.x + q[i].y * k.y;
+        }
+#pragma unroll
+        for (int step = 16; step > 0; step /= 2) dot += __shfl_xor_sync(~0u, dot, step);
+        const float logit2 = dot * p.op.scale * kLog2E;
+        const float higher = fmaxf(largest, logit2);
+        const float shift = higher == minus_infinity() ? 0.0f : higher;
+        const float shrink = exp2_fast(largest - shift);
+        const float weight = exp2_fast(logit2 - shift);
+        const int64_t v_at = offset(p.op.v, token);
+        sum = sum * shrink + weight;
+#pragma unroll
+        for (int i = 0; i < kMaxPairs; ++i) {
+          if (i >= pairs) break;
+          const float2 v = load(p.op.v.data, v_at + i * 64);
+          out[i].x = out[i].x * shrink + weight * v.x;
+          out[i].y = out[i].y * shrink + weight * v.y;
+        }
+        largest = higher;
+      }
+    }
+    const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+    auto* to = static_cast<uint16_t*>(p.op.out) + row * p.op.out_token_stride +
+               head * p.op.out_head_stride + lane * 2;
+#pragma unroll
+    for (int i = 0; i < kMaxPairs; ++i) {
+      if (i >= pairs) break;
+      *reinterpret_cast<uint32_t*>(to + i * 64) =
+          Type::pack_output(out[i].x * inverse, out[i].y * inverse);
+    }
+    if (lane == 0 && p.op.lse != nullptr) {
+      p.op.lse[row * p.op.lse_token_stride + head * p.op.lse_head_stride] =
+          sum == 0.0f ? minus_infinity() : (largest + __log2f(sum)) * kLn2;
+    }
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_attention_exact_rows(const AttentionKernelParams& params, cudaStream_t stream) {
+  const int64_t entries = (params.plan_end - params.plan_begin) * params.op.num_kv_heads;
+  const auto blocks = static_cast<unsigned>(ceil_div(entries, kWarps));
+  if (params.op.q_dtype == DType::kBFloat16) {
+    attention_exact_rows<__nv_bfloat16><<<blocks, kWarps * 32, 0, stream>>>(params);
+  } else {
+    attention_exact_rows<__half><<<blocks, kWarps * 32, 0, stream>>>(params);
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace msa::cuda

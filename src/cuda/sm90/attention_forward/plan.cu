@@ -1,0 +1,241 @@
+// The reverse index: for each block, which rows visit it. Built on the device from the block ids.
+//
+//   reset    zero the counts of all bins; a bin is (pass, group, request, block)
+//   count    each row: which of its ids are visits (mask), one count in the bin of each
+//   scan     one thread block a pass: bins to offsets; cut bins into items of at most 128 visits
+//   scatter  each row again: its visits into the bins' lists
+//
+// Order inside a list follows the atomics and changes between runs; results do not, because every
+// visit is computed alone and written to a place of its own. Ids: a repeat counts once, an id below
+// 0 or past the row's local block is ignored, the first -1 ends the list, the local block is marked
+// in the mask and left to the merge. Bound: 4 K bytes of ids a row and group, read twice.
+#include "cuda/device/sequence.cuh"
+#include "cuda/sm90/attention_forward/launch.h"
+
+namespace msa::cuda {
+namespace {
+
+constexpr int kRowThreads = 128;
+constexpr int kScanThreads = 1024;
+constexpr int kScanBins = 8;  // of a thread
+constexpr int kResetThreads = 256;
+
+__device__ __forceinline__ int64_t request_blocks(const AttentionKernelParams& p, int64_t r) {
+  return ceil_div(load_request(p.op.sequences, p.op.k.num_rows, r).key_length, p.op.block_size);
+}
+
+__device__ __forceinline__ int64_t pass_count(const AttentionKernelParams& p) {
+  return ceil_div(p.plan_end - p.plan_begin, p.chunk_rows) * p.num_ranges;
+}
+
+/// Bins of a pass that exist. Offsets that overlap can claim more blocks than the tensors have.
+__device__ __forceinline__ int64_t used_bins(const AttentionKernelParams& p, int64_t total_blocks) {
+  const int64_t wanted = total_blocks * p.groups_per_pass;
+  return wanted < p.bins_per_pass ? wanted : p.bins_per_pass;
+}
+
+__global__ void __launch_bounds__(kResetThreads)
+    attention_plan_reset(const __grid_constant__ AttentionKernelParams p) {
+  const int64_t batch = p.op.sequences.batch;
+  __shared__ int64_t total_blocks;
+  if (threadIdx.x < 32) {
+    const int lane = static_cast<int>(threadIdx.x);
+    int64_t before = 0;
+    for (int64_t base = 0; base < batch; base += 32) {
+      const int mine = base + lane < batch ? static_cast<int>(request_blocks(p, base + lane)) : 0;
+      int sum = mine;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int below = __shfl_up_sync(~0u, sum, step);
+        if (lane >= step) sum += below;
+      }
+      if (blockIdx.x == 0 && base + lane < batch) {
+        p.block_base[base + lane] = static_cast<int32_t>(before + sum - mine);
+      }
+      before += __shfl_sync(~0u, sum, 31);
+    }
+    if (lane == 0) total_blocks = before;
+    if (lane == 0 && blockIdx.x == 0) p.block_base[batch] = static_cast<int32_t>(before);
+  }
+  __syncthreads();
+  const int64_t used = used_bins(p, total_blocks);
+  const int64_t total = pass_count(p) * used;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kResetThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kResetThreads + threadIdx.x; i < total;
+       i += step) {
+    p.bins[i / used * p.bins_per_pass + i % used] = 0;
+  }
+}
+
+template <bool kScatter>
+__global__ void __launch_bounds__(kRowThreads)
+    attention_plan_rows(const __grid_constant__ AttentionKernelParams p) {
+  const int64_t row = p.plan_begin + static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x;
+  const int group = static_cast<int>(blockIdx.y);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int top_k = static_cast<int>(p.op.block_ids.top_k);
+  const bool exists = row < p.plan_end;
+  const int32_t* ids = p.op.block_ids.data + group * p.op.block_ids.head_stride +
+                       (exists ? row : p.plan_begin) * p.op.block_ids.token_stride;
+
+  // Where the row stands, and which of its ids count.
+  const int64_t total_blocks = p.block_base[p.op.sequences.batch];
+  int64_t bin_in_pass = group % p.groups_per_pass * total_blocks;
+  uint64_t mask = 0;
+  if (exists) {
+    uint64_t* stored = p.masks + (row - p.plan_begin) * p.op.num_kv_heads + group;
+    const int64_t request_index = find_request(p.op.sequences, row);
+    if (request_index < p.op.sequences.batch) bin_in_pass += p.block_base[request_index];
+    if (kScatter) {
+      mask = *stored;
+    } else {
+      const Request request = load_request(p.op.sequences, p.op.k.num_rows, request_index);
+      const int64_t position = request.position(row);
+      if (position >= 0 && position < request.key_length) {
+        const int64_t local = position / p.op.block_size;
+        mask = classify(ids, top_k, static_cast<int>(local));
+        if (bin_in_pass + local >= p.bins_per_pass) mask &= kLocalBit;
+      }
+      *stored = mask;
+    }
+  }
+
+  // One bin for each visit; lanes of a warp that share a bin make one atomic.
+  const int64_t in_plan = row - p.plan_begin;
+  const int64_t pass = in_plan / p.chunk_rows * p.num_ranges + group / p.groups_per_pass;
+  const int64_t first_bin = pass * p.bins_per_pass + bin_in_pass;
+  for (int n = 0; n < top_k; ++n) {
+    const bool visits = (mask >> n & 1) != 0;
+    if (!__any_sync(~0u, visits)) continue;
+    const int64_t bin = visits ? first_bin + ids[n] : -1;
+    const uint32_t peers = __match_any_sync(~0u, static_cast<unsigned long long>(bin));
+    const int leader = __ffs(static_cast<int>(peers)) - 1;
+    uint32_t place = 0;
+    if (visits && lane == leader) {
+      place = atomicAdd(&p.bins[bin], static_cast<uint32_t>(__popc(peers)));
+    }
+    if (!kScatter) continue;
+    place =
+        __shfl_sync(~0u, place, leader) + static_cast<uint32_t>(__popc(peers & ((1u << lane) - 1)));
+    if (visits) {
+      p.visits[pass * p.visits_per_pass + place] =
+          pack_visit(static_cast<uint32_t>(in_plan % p.chunk_rows), static_cast<uint32_t>(n));
+    }
+  }
+}
+
+/// Exclusive sum over the thread block of (visits << 32 | items); `total` gets the sum of all.
+__device__ __forceinline__ uint64_t block_scan(uint64_t value, uint64_t* warp_sums,
+                                               uint64_t* total) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
+  uint64_t sum = value;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const uint64_t below = __shfl_up_sync(~0u, sum, step);
+    if (lane >= step) sum += below;
+  }
+  if (lane == 31) warp_sums[warp] = sum;
+  __syncthreads();
+  if (warp == 0) {
+    uint64_t all = warp_sums[lane];
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const uint64_t below = __shfl_up_sync(~0u, all, step);
+      if (lane >= step) all += below;
+    }
+    warp_sums[lane] = all;
+  }
+  __syncthreads();
+  const uint64_t before = warp > 0 ? warp_sums[warp - 1] : 0;
+  *total = warp_sums[31];
+  __syncthreads();
+  return before + sum - value;
+}
+
+__device__ __forceinline__ void write_items(const AttentionKernelParams& p, int64_t pass,
+                                            int64_t bin, int64_t total_blocks, uint32_t count,
+                                            uint32_t first_visit, uint32_t first_item) {
+  // The request that owns the block: the last whose blocks begin at or before it. Requests without
+  // keys share their begin with the next one, which is then the later.
+  const int64_t batch = p.op.sequences.batch;
+  const int64_t block = bin % total_blocks;
+  int64_t low = 0;
+  int64_t high = batch - 1;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (p.block_base[middle] <= block) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  const Request request = load_request(p.op.sequences, p.op.k.num_rows, low);
+  const int2 place = block_coordinates(p.op.sequences, low, request.first_key,
+                                       block - p.block_base[low], p.op.block_size);
+  const int64_t pieces = ceil_div(count, kItemVisits);
+  Item* items = p.items + pass * p.items_per_pass + first_item;
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const int64_t begin = piece_begin(count, pieces, piece);
+    const int64_t end = piece_begin(count, pieces, piece + 1);
+    items[piece] = {place.x, place.y, static_cast<int32_t>(first_visit + begin),
+                    static_cast<uint32_t>(end - begin) | static_cast<uint32_t>(bin / total_blocks)
+                                                             << 16};
+  }
+}
+
+__global__ void __launch_bounds__(kScanThreads)
+    attention_plan_scan(const __grid_constant__ AttentionKernelParams p) {
+  __shared__ uint64_t warp_sums[32];
+  const int64_t pass = blockIdx.x;
+  const int64_t total_blocks = p.block_base[p.op.sequences.batch];
+  const int64_t num_bins = used_bins(p, total_blocks);
+  uint32_t* bins = p.bins + pass * p.bins_per_pass;
+  uint64_t carry = 0;  // visits << 32 | items
+  for (int64_t base = 0; base < num_bins; base += kScanThreads * kScanBins) {
+    const int64_t first = base + static_cast<int64_t>(threadIdx.x) * kScanBins;
+    uint32_t counts[kScanBins];
+    uint64_t mine = 0;
+#pragma unroll
+    for (int i = 0; i < kScanBins; ++i) {
+      counts[i] = first + i < num_bins ? bins[first + i] : 0;
+      mine += static_cast<uint64_t>(counts[i]) << 32 |
+              static_cast<uint64_t>(ceil_div(counts[i], kItemVisits));
+    }
+    uint64_t total = 0;
+    uint64_t at = carry + block_scan(mine, warp_sums, &total);
+    carry += total;
+#pragma unroll
+    for (int i = 0; i < kScanBins; ++i) {
+      if (first + i < num_bins) bins[first + i] = static_cast<uint32_t>(at >> 32);
+      if (counts[i] == 0) continue;
+      write_items(p, pass, first + i, total_blocks, counts[i], static_cast<uint32_t>(at >> 32),
+                  static_cast<uint32_t>(at));
+      at += static_cast<uint64_t>(counts[i]) << 32 |
+            static_cast<uint64_t>(ceil_div(counts[i], kItemVisits));
+    }
+  }
+  if (threadIdx.x == 0) {
+    p.num_items[pass] = static_cast<int32_t>(carry & 0xFFFFFFFFu);
+    p.tickets[pass] = 0;
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_attention_plan(const AttentionKernelParams& params, cudaStream_t stream) {
+  const int64_t rows = params.plan_end - params.plan_begin;
+  const auto passes = static_cast<unsigned>(ceil_div(rows, params.chunk_rows) * params.num_ranges);
+  const int64_t bins = passes * params.bins_per_pass;
+  const int64_t wanted = ceil_div(bins, kResetThreads * 4);
+  const auto reset_blocks = static_cast<unsigned>(wanted < 264 ? wanted : 264);
+  const dim3 row_grid(static_cast<unsigned>(ceil_div(rows, kRowThreads)),
+                      static_cast<unsigned>(params.op.num_kv_heads));
+  attention_plan_reset<<<reset_blocks, kResetThreads, 0, stream>>>(params);
+  attention_plan_rows<false><<<row_grid, kRowThreads, 0, stream>>>(params);
+  attention_plan_scan<<<passes, kScanThreads, 0, stream>>>(params);
+  attention_plan_rows<true><<<row_grid, kRowThreads, 0, stream>>>(params);
+  return cudaGetLastError();
+}
+
+}  // namespace msa::cuda

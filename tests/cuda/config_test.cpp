@@ -1,0 +1,101 @@
+// How work is cut, for the shapes that matter: limits of workspace, and what the cut is.
+#include "cuda/host/config.h"
+
+#include <gtest/gtest.h>
+
+#include "cuda/device/layout.h"
+#include "cuda/sm90/attention_forward/params.h"
+
+namespace msa::cuda {
+namespace {
+
+core::AttentionForwardParams attention(int64_t rows, int64_t keys, int64_t batch = 1,
+                                       int64_t max_pages = 0) {
+  static const int32_t kIds = 0;
+  core::AttentionForwardParams p;
+  p.sequences.num_query_tokens = rows;
+  p.sequences.batch = batch;
+  p.k.num_rows = keys;
+  if (max_pages > 0) {
+    p.sequences.page_table = &kIds;
+    p.sequences.max_pages = max_pages;
+    p.sequences.page_size = 128;
+  }
+  p.num_q_heads = 64;
+  p.num_kv_heads = 4;
+  p.head_dim = 128;
+  p.block_size = 128;
+  p.block_ids.data = &kIds;
+  p.block_ids.top_k = 16;
+  return p;
+}
+
+int64_t workspace_bytes(const core::AttentionForwardParams& p) {
+  const AttentionConfig c = pick_attention_config(p);
+  const int64_t passes = c.chunks_per_plan * (p.num_kv_heads / c.groups_per_pass);
+  return c.visits_per_pass * p.group_size() * (p.head_dim * 2 + 4) +
+         passes * (c.bins_per_pass * 4 + c.visits_per_pass * 4 + c.items_per_pass * 16) +
+         int64_t{c.chunks_per_plan} * c.chunk_rows * p.num_kv_heads * 8;
+}
+
+TEST(AttentionConfig, WorkspaceIsBoundedForAnyLength) {
+  for (int64_t rows = 1; rows <= 1 << 20; rows = rows * 3 / 2 + 1) {
+    for (const int64_t top_k : {4, 8, 16, 32}) {
+      for (const int64_t kv_heads : {1, 2, 4, 8}) {
+        for (const int64_t group : {1, 2, 4, 8, 16}) {
+          auto p = attention(rows, 1 << 20);
+          p.block_ids.top_k = top_k;
+          p.num_kv_heads = kv_heads;
+          p.num_q_heads = kv_heads * group;
+          EXPECT_LE(workspace_bytes(p), int64_t{3} << 29)
+              << rows << " " << top_k << " " << kv_heads << " " << group;
+          const AttentionConfig c = pick_attention_config(p);
+          EXPECT_EQ(c.chunk_rows % 32, 0);
+          EXPECT_EQ(kv_heads % c.groups_per_pass, 0);
+          EXPECT_EQ(p.block_size % c.tile_queries, 0);
+          EXPECT_EQ(c.tile_queries * group % kTileRows, 0);
+          EXPECT_LT(c.chunk_rows, 1 << 27);  // a visit has 27 bits for the row
+          EXPECT_GE(c.chunks_per_plan, 1);
+        }
+      }
+    }
+  }
+}
+
+TEST(AttentionConfig, ManyPagesAreBoundedToo) {
+  EXPECT_LE(workspace_bytes(attention(1 << 18, 1 << 15, 128, 8192)), int64_t{3} << 29);
+}
+
+TEST(AttentionConfig, TheCutOfKnownShapes) {
+  EXPECT_EQ(pick_attention_config(attention(8192, 8192)).describe(),
+            "attention_forward: chunks of 8192 rows, 1 groups a pass, 1 chunks a plan, combine "
+            "tiles of 16 queries");
+  const AttentionConfig few = pick_attention_config(attention(338, 74578));
+  EXPECT_EQ(few.groups_per_pass, 4);
+  EXPECT_EQ(few.chunk_rows, 352);
+}
+
+TEST(IndexConfig, FewQueriesSplitTheKeysAndManyDoNot) {
+  static int32_t ids = 0;
+  core::IndexForwardParams p;
+  p.num_kv_heads = 4;
+  p.index_dim = 128;
+  p.block_size = 128;
+  p.block_ids.data = &ids;
+  p.block_ids.top_k = 16;
+  p.sequences.batch = 1;
+  p.sequences.num_query_tokens = 1 << 17;
+  p.k_idx.num_rows = 1 << 17;
+  EXPECT_EQ(pick_index_config(p).splits, 1);
+  p.sequences.num_query_tokens = 8192;
+  p.k_idx.num_rows = 8192;
+  EXPECT_EQ(pick_index_config(p).splits, 4);  // 64 blocks are four segments
+  p.sequences.num_query_tokens = 1;
+  p.k_idx.num_rows = 1 << 20;
+  EXPECT_EQ(pick_index_config(p).splits, kMaxSegments);
+  EXPECT_EQ(pick_index_config(p).slots, 16);
+  EXPECT_GE(pick_index_config(p).num_tiles, 1);
+}
+
+}  // namespace
+}  // namespace msa::cuda
