@@ -20,6 +20,8 @@ CPP_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*
 TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
   --extra-arg=-idirafter$(shell $(CXX) -print-file-name=include)
 
+NOT_LINTED := examples/% src/cuda/% tests/cuda/% bench/cuda/%  # not in the default build
+
 .PHONY: help demo test bench format format-check tree-check lint setup-build setup-format
 help:
 	@sed -n 's/^#   make /  make /p' $(firstword $(MAKEFILE_LIST))
@@ -52,7 +54,7 @@ tree-check:
 lint: setup-build $(BUILD)/build.ninja
 	@tools/setup.sh python $(REQUIREMENTS_FORMAT) $(REQUIREMENTS_LINT)
 	.venv/bin/ruff check .
-	printf '%s\n' $(filter-out examples/%,$(filter %.cpp,$(CPP_FILES))) | \
+	printf '%s\n' $(filter-out $(NOT_LINTED),$(filter %.cpp,$(CPP_FILES))) | \
 	  xargs -n 1 -P $(JOBS) $(TIDY)
 
 # Any preset: make check-debug, check-asan, check-tsan, check-clang.

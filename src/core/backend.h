@@ -15,7 +15,7 @@ namespace msa::core {
 struct RunContext {
   const ParallelFor* parallel_for = nullptr;
   int num_threads = 1;
-  void* stream = nullptr;  // the caller's cudaStream_t; only the cuda backend reads it
+  void* stream = nullptr;     // the caller's cudaStream_t; only the cuda backend reads it
   void* workspace = nullptr;  // 64-byte aligned; as many bytes as the op's workspace function said
 };
 

@@ -38,7 +38,7 @@ struct KeyParams {
   int64_t page_stride = 0;  // 0 without pages
   int64_t token_stride = 0;
   int64_t head_stride = 0;
-  int64_t num_rows = 0;        // extent of the first axis: Tk, or num_pages
+  int64_t num_rows = 0;  // extent of the first axis: Tk, or num_pages
 };
 
 /// Offset in elements of token `token` of `request`, head `head`. Never call it past the length.

@@ -1,0 +1,196 @@
+// cuda_bench: times of the cuda backend at MiniMax-M3's shape (64/4 heads, D 128, block 128, K 16).
+//
+//   cuda_bench [--table 8192,32768,131072,1048576] [--suite bench/suites/prefill.csv] [--repeats N]
+//              [--json FILE]
+//
+// The table: one causal prefill; from 256K on in chunks of 32K queries. "index" is from q_idx and
+// k_idx to ids, "attend" from ids to out and lse with the reverse index and the merge, each
+// alone, L2 flushed. The suite: index and attend with random picks against the time that the FLOP
+// and bytes of the shape allow.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cuda/layer.h"
+
+namespace {
+
+using msa::bench::Layer;
+using msa::bench::Shape;
+
+constexpr long kChunk = 32768;
+constexpr long kChunkedFrom = 262144;
+
+class Json {
+ public:
+  void add(const std::string& line) { lines_.push_back(line); }
+  bool write(const std::string& path) const {
+    std::ofstream file(path);
+    file << "[\n";
+    for (size_t n = 0; n < lines_.size(); ++n) {
+      file << "  " << lines_[n] << (n + 1 < lines_.size() ? ",\n" : "\n");
+    }
+    file << "]\n";
+    return file.good();
+  }
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+std::string format(const char* pattern, auto... values) {
+  char text[512];
+  std::snprintf(text, sizeof text, pattern, values...);
+  return text;
+}
+
+struct Sum {
+  double index_ms = 0;
+  double attend_ms[3] = {};  // random, keep 0.9, sink
+  double index_flop = 0;
+  double attend_flop = 0;
+  size_t workspace = 0;
+};
+
+void table(const msa::Context& context, const std::vector<long>& sizes, int repeats, Json& json) {
+  std::printf("%9s %10s %6s | %10s %6s | %10s %6s | %10s %6s | %10s %6s\n", "N", "index ms", "TF",
+              "random ms", "TF", "keep.9 ms", "TF", "sink ms", "TF", "layer ms", "GiB");
+  for (const long size : sizes) {
+    Sum sum;
+    const long step = size >= kChunkedFrom ? kChunk : size;
+    for (long end = step; end <= size; end += step) {
+      const Shape shape{{static_cast<int32_t>(step)}, {static_cast<int32_t>(end)}};
+      Layer layer(context, shape);
+      const int n = size >= kChunkedFrom ? 1 : repeats;
+      sum.index_ms += layer.index_ms(n);
+      sum.index_flop += shape.index_flop();
+      sum.attend_flop += shape.attend_flop();
+      sum.workspace = layer.workspace_bytes();
+      for (int kind = 0; kind < 3; ++kind) {
+        layer.set_picks(kind == 1 ? 0.9 : 0.0, kind == 2, 11);
+        sum.attend_ms[kind] += layer.attend_ms(n);
+      }
+    }
+    const auto tf = [](double flop, double ms) { return flop / ms * 1e-9; };
+    const double gib = static_cast<double>(sum.workspace) / (1 << 30);
+    std::printf("%9ld %10.3f %6.0f | %10.3f %6.0f | %10.3f %6.0f | %10.3f %6.0f | %10.3f %6.2f\n",
+                size, sum.index_ms, tf(sum.index_flop, sum.index_ms), sum.attend_ms[0],
+                tf(sum.attend_flop, sum.attend_ms[0]), sum.attend_ms[1],
+                tf(sum.attend_flop, sum.attend_ms[1]), sum.attend_ms[2],
+                tf(sum.attend_flop, sum.attend_ms[2]), sum.index_ms + sum.attend_ms[0], gib);
+    std::fflush(stdout);
+    json.add(format(
+        "{\"n\": %ld, \"index_ms\": %.4f, \"index_tf\": %.1f, \"attend_random_ms\": "
+        "%.4f, \"attend_random_tf\": %.1f, \"attend_keep09_ms\": %.4f, "
+        "\"attend_sink_ms\": %.4f, \"workspace_bytes\": %zu}",
+        size, sum.index_ms, tf(sum.index_flop, sum.index_ms), sum.attend_ms[0],
+        tf(sum.attend_flop, sum.attend_ms[0]), sum.attend_ms[1], sum.attend_ms[2], sum.workspace));
+  }
+}
+
+/// Queries split evenly, key lengths falling linearly from the longest to half of it.
+Shape suite_shape(long batch, long queries, long longest) {
+  Shape shape;
+  for (long r = 0; r < batch; ++r) {
+    const long q = queries / batch + (r < queries % batch ? 1 : 0);
+    const double fall =
+        batch > 1 ? 0.5 * static_cast<double>(r) / static_cast<double>(batch - 1) : 0;
+    const long k = static_cast<long>(static_cast<double>(longest) * (1 - fall));
+    shape.q_lens.push_back(static_cast<int32_t>(q));
+    shape.k_lens.push_back(static_cast<int32_t>(k < q ? q : k));
+  }
+  return shape;
+}
+
+bool suite(const msa::Context& context, const std::string& path, int repeats, Json& json) {
+  std::ifstream file(path);
+  std::string line;
+  if (!std::getline(file, line)) {
+    std::fprintf(stderr, "cannot read %s\n", path.c_str());
+    return false;
+  }
+  std::printf("%5s %7s %7s %6s %10s %10s %10s %7s\n", "batch", "queries", "longest", "weight",
+              "index us", "attend us", "allowed us", "ratio");
+  double weighted = 0;
+  double weights = 0;
+  int over = 0;
+  while (std::getline(file, line)) {
+    long values[4] = {};
+    if (std::sscanf(line.c_str(), "%ld,%ld,%ld,%ld", &values[0], &values[1], &values[2],
+                    &values[3]) != 4) {
+      continue;
+    }
+    const Shape shape = suite_shape(values[0], values[1], values[2]);
+    Layer layer(context, shape);
+    layer.set_picks(0, false, 11);
+    const double index_us = layer.index_ms(repeats) * 1e3;
+    const double attend_us = layer.attend_ms(repeats) * 1e3;
+    const double compute = shape.index_flop() / 560e12 + shape.attend_flop() / 330e12;
+    const double allowed = 1.5e6 * std::max(compute, shape.bytes() / 4.3e12) + 15;
+    const double ratio = (index_us + attend_us) / allowed;
+    over += ratio > 1 ? 1 : 0;
+    weighted += static_cast<double>(values[3]) * (index_us + attend_us);
+    weights += static_cast<double>(values[3]);
+    std::printf("%5ld %7ld %7ld %6ld %10.1f %10.1f %10.1f %7.2f\n", values[0], values[1], values[2],
+                values[3], index_us, attend_us, allowed, ratio);
+    std::fflush(stdout);
+    json.add(
+        format("{\"batch\": %ld, \"queries\": %ld, \"longest\": %ld, \"weight\": %ld, "
+               "\"index_us\": %.2f, \"attend_us\": %.2f, \"allowed_us\": %.2f}",
+               values[0], values[1], values[2], values[3], index_us, attend_us, allowed));
+  }
+  std::printf("weighted mean %.1f us, %d rows above what is allowed\n", weighted / weights, over);
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<long> sizes;
+  std::string suite_path;
+  std::string json_path;
+  int repeats = 7;
+  for (int n = 1; n < argc; n += 2) {
+    if (n + 1 >= argc) {
+      std::fputs("usage: cuda_bench [--table SIZES] [--suite CSV] [--repeats N] [--json FILE]\n",
+                 stderr);
+      return 2;
+    }
+    const std::string value = argv[n + 1];
+    if (std::strcmp(argv[n], "--table") == 0) {
+      std::stringstream list(value);
+      for (std::string size; std::getline(list, size, ',');)
+        sizes.push_back(std::atol(size.c_str()));
+    } else if (std::strcmp(argv[n], "--suite") == 0) {
+      suite_path = value;
+    } else if (std::strcmp(argv[n], "--json") == 0) {
+      json_path = value;
+    } else if (std::strcmp(argv[n], "--repeats") == 0) {
+      repeats = std::max(1, std::atoi(value.c_str()));
+    } else {
+      std::fprintf(stderr, "unknown option %s\n", argv[n]);
+      return 2;
+    }
+  }
+  try {
+    const msa::Context context({.backend = msa::Backend::kCuda});
+    std::printf("%s\n", context.description().c_str());
+    Json json;
+    if (!sizes.empty()) table(context, sizes, repeats, json);
+    if (!suite_path.empty() && !suite(context, suite_path, repeats, json)) return 1;
+    if (!json_path.empty() && !json.write(json_path)) {
+      std::fprintf(stderr, "cannot write %s\n", json_path.c_str());
+      return 1;
+    }
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,189 @@
+// One long request made on the device: all ids by their own properties, sampled rows of index and
+// attention against the reference. A sampled row is a request of one query and i + 1 keys.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "cuda/device_memory.h"
+#include "cuda/op_checks.h"
+#include "cuda/random_fill.h"
+#include "library/check_results.h"
+#include "library/compare.h"
+#include "msa/msa.h"
+
+namespace msa::test {
+namespace {
+
+constexpr int64_t kHeads = 64;
+constexpr int64_t kGroups = 4;
+constexpr int64_t kDim = 128;
+constexpr int64_t kBlock = 128;
+constexpr int64_t kTopK = 16;
+
+struct Long {
+  int64_t num_keys;
+  int64_t num_queries;
+  DeviceMemory q, k, v, q_idx, k_idx, ids, out, lse, cu_q, cu_k;
+
+  Long(int64_t keys, int64_t queries)
+      : num_keys(keys),
+        num_queries(queries),
+        q(static_cast<size_t>(queries * kHeads * kDim * 2)),
+        k(static_cast<size_t>(keys * kGroups * kDim * 2)),
+        v(static_cast<size_t>(keys * kGroups * kDim * 2)),
+        q_idx(static_cast<size_t>(queries * kGroups * kDim * 2)),
+        k_idx(static_cast<size_t>(keys * kDim * 2)),
+        ids(static_cast<size_t>(queries * kGroups * kTopK * 4)),
+        out(static_cast<size_t>(queries * kHeads * kDim * 2)),
+        lse(static_cast<size_t>(queries * kHeads * 4)),
+        cu_q(8),
+        cu_k(8) {
+    fill_normal(q.data(), DType::kBFloat16, queries * kHeads * kDim, 1);
+    fill_normal(k.data(), DType::kBFloat16, keys * kGroups * kDim, 2);
+    fill_normal(v.data(), DType::kBFloat16, keys * kGroups * kDim, 3);
+    fill_normal(q_idx.data(), DType::kBFloat16, queries * kGroups * kDim, 4);
+    fill_normal(k_idx.data(), DType::kBFloat16, keys * kDim, 5);
+    const int32_t q_ends[2] = {0, static_cast<int32_t>(queries)};
+    const int32_t k_ends[2] = {0, static_cast<int32_t>(keys)};
+    cu_q.upload(q_ends, 8);
+    cu_k.upload(k_ends, 8);
+  }
+};
+
+void run(const Context& context, Long& batch) {
+  Sequences sequences;
+  sequences.cu_seqlens_q = Tensor(batch.cu_q.data(), DType::kInt32, {2});
+  sequences.cu_seqlens_k = Tensor(batch.cu_k.data(), DType::kInt32, {2});
+  const auto type = DType::kBFloat16;
+  IndexForwardArgs index;
+  index.q_idx = Tensor(batch.q_idx.data(), type, {batch.num_queries, kGroups, kDim});
+  index.k_idx = Tensor(batch.k_idx.data(), type, {batch.num_keys, kDim});
+  index.sequences = sequences;
+  index.block_ids =
+      MutableTensor(batch.ids.data(), DType::kInt32, {kGroups, batch.num_queries, kTopK});
+  const size_t index_bytes = index_forward_workspace_size(context, index);
+  const DeviceMemory index_workspace(index_bytes);
+  index_forward(context, index, {index_workspace.data(), index_bytes});
+  AttentionForwardArgs attention;
+  attention.q = Tensor(batch.q.data(), type, {batch.num_queries, kHeads, kDim});
+  attention.k = Tensor(batch.k.data(), type, {batch.num_keys, kGroups, kDim});
+  attention.v = Tensor(batch.v.data(), type, {batch.num_keys, kGroups, kDim});
+  attention.sequences = sequences;
+  attention.block_ids = index.block_ids;
+  attention.out = MutableTensor(batch.out.data(), type, {batch.num_queries, kHeads, kDim});
+  attention.lse = MutableTensor(batch.lse.data(), DType::kFloat32, {batch.num_queries, kHeads});
+  const size_t bytes = attention_forward_workspace_size(context, attention);
+  const DeviceMemory workspace(bytes);
+  attention_forward(context, attention, {workspace.data(), bytes});
+  cuda::check_cuda("test", cudaDeviceSynchronize());
+}
+
+}  // namespace
+
+void check_long(Report& report, long num_keys, long num_queries, int samples) {
+  const std::string name = fmt::format("{} queries on {} keys", num_queries, num_keys);
+  const Context cuda({.backend = Backend::kCuda});
+  const Context reference({.backend = Backend::kReference});
+  Long batch(num_keys, num_queries);
+  run(cuda, batch);
+  const auto ids = batch.ids.download<int32_t>(static_cast<size_t>(num_queries * kGroups * kTopK));
+  const auto out = batch.out.download<uint16_t>(static_cast<size_t>(num_queries * kHeads * kDim));
+  const auto lse = batch.lse.download<float>(static_cast<size_t>(num_queries * kHeads));
+  const auto q = batch.q.download<uint16_t>(static_cast<size_t>(num_queries * kHeads * kDim));
+  const auto k = batch.k.download<uint16_t>(static_cast<size_t>(num_keys * kGroups * kDim));
+  const auto v = batch.v.download<uint16_t>(static_cast<size_t>(num_keys * kGroups * kDim));
+  const auto q_idx =
+      batch.q_idx.download<uint16_t>(static_cast<size_t>(num_queries * kGroups * kDim));
+  const auto k_idx = batch.k_idx.download<uint16_t>(static_cast<size_t>(num_keys * kDim));
+
+  size_t wrong_lists = 0;
+  for (int64_t list = 0; list < num_queries * kGroups; ++list) {
+    const int64_t position = num_keys - num_queries + list % num_queries;
+    const int32_t local = static_cast<int32_t>(position / kBlock);
+    const int32_t* row = ids.data() + list * kTopK;
+    const int64_t count = std::min<int64_t>(kTopK, local + 1);
+    bool right = row[count - 1] == local;
+    for (int64_t n = 0; n < kTopK; ++n) {
+      right =
+          right && (n < count ? row[n] >= 0 && row[n] <= local && (n == 0 || row[n] > row[n - 1])
+                              : row[n] == -1);
+    }
+    wrong_lists += right ? 0 : 1;
+  }
+  report.add(name + ": ids ascend, end with the local block", wrong_lists == 0,
+             fmt::format("{} of {} lists wrong", wrong_lists, num_queries * kGroups));
+
+  std::mt19937 random(7);
+  int other = 0;
+  std::string problem;
+  std::vector<float> got_out, law_out, got_lse, law_lse;
+  for (int n = 0; n < samples && problem.empty(); ++n) {
+    const int64_t t = static_cast<int64_t>(random() % static_cast<unsigned long>(num_queries));
+    const int64_t keys = num_keys - num_queries + t + 1;
+    const int32_t q_ends[2] = {0, 1};
+    const int32_t k_ends[2] = {0, static_cast<int32_t>(keys)};
+    Sequences one;
+    one.cu_seqlens_q = Tensor(q_ends, DType::kInt32, {2});
+    one.cu_seqlens_k = Tensor(k_ends, DType::kInt32, {2});
+    const int64_t blocks = (keys + kBlock - 1) / kBlock;
+    std::vector<float> scores(static_cast<size_t>(kGroups * blocks));
+    IndexForwardArgs index;
+    index.q_idx = Tensor(q_idx.data() + t * kGroups * kDim, DType::kBFloat16, {1, kGroups, kDim});
+    index.k_idx = Tensor(k_idx.data(), DType::kBFloat16, {keys, kDim});
+    index.sequences = one;
+    index.block_scores = MutableTensor(scores.data(), DType::kFloat32, {kGroups, 1, blocks});
+    index_forward(reference, index, {});
+    std::vector<int32_t> own;
+    for (int64_t g = 0; g < kGroups; ++g) {
+      const int32_t* row = ids.data() + (g * num_queries + t) * kTopK;
+      own.insert(own.end(), row, row + kTopK);
+      const float* m = scores.data() + g * blocks;
+      const auto law = select_by_rule({m, m + blocks}, kTopK);
+      if (!std::equal(law.begin(), law.end(), row)) ++other;
+      float cut = INFINITY;
+      for (const int32_t id : law) {
+        if (id >= 0 && id != blocks - 1) cut = std::min(cut, m[id]);
+      }
+      const float tol = 1e-5f * 20;  // norms near sqrt(128), scale 1 / sqrt(128)
+      for (int64_t i = 0; i < kTopK && problem.empty(); ++i) {
+        if (row[i] >= 0 && row[i] != blocks - 1 && m[row[i]] < cut - tol) {
+          problem = fmt::format("row {} group {}: block {} is below the cut", t, g, row[i]);
+        }
+      }
+    }
+    std::vector<uint16_t> row_out(static_cast<size_t>(kHeads * kDim));
+    std::vector<float> row_lse(kHeads);
+    AttentionForwardArgs attention;
+    attention.q = Tensor(q.data() + t * kHeads * kDim, DType::kBFloat16, {1, kHeads, kDim});
+    attention.k = Tensor(k.data(), DType::kBFloat16, {keys, kGroups, kDim});
+    attention.v = Tensor(v.data(), DType::kBFloat16, {keys, kGroups, kDim});
+    attention.sequences = one;
+    attention.block_ids = Tensor(own.data(), DType::kInt32, {kGroups, 1, kTopK});
+    attention.out = MutableTensor(row_out.data(), DType::kBFloat16, {1, kHeads, kDim});
+    attention.lse = MutableTensor(row_lse.data(), DType::kFloat32, {1, kHeads});
+    attention_forward(reference, attention, {});
+    for (int64_t i = 0; i < kHeads * kDim; ++i) {
+      const auto as_float = [](uint16_t bits) {
+        return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+      };
+      got_out.push_back(as_float(out[static_cast<size_t>(t * kHeads * kDim + i)]));
+      law_out.push_back(as_float(row_out[static_cast<size_t>(i)]));
+    }
+    for (int64_t h = 0; h < kHeads; ++h) {
+      got_lse.push_back(lse[static_cast<size_t>(t * kHeads + h)]);
+      law_lse.push_back(row_lse[static_cast<size_t>(h)]);
+    }
+  }
+  report.add(name + ": sampled selections", problem.empty(),
+             problem.empty()
+                 ? fmt::format("{} of {} differ within tolerance", other, samples * kGroups)
+                 : problem);
+  const Comparison out_ok = compare(got_out, law_out, {2e-2, 1e-2, 5e-3});
+  report.add(name + ": sampled out", out_ok.ok, out_ok.message);
+  const Comparison lse_ok = compare(got_lse, law_lse, {2e-3, 0});
+  report.add(name + ": sampled lse", lse_ok.ok, lse_ok.message);
+}
+
+}  // namespace msa::test
