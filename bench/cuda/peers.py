@@ -40,7 +40,9 @@ def dense_ms(size: int, repeats: int) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     q = torch.randn(1, HEADS, size, DIM, device="cuda", dtype=torch.bfloat16)
-    k, v = (torch.randn(1, GROUPS, size, DIM, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    k, v = (
+        torch.randn(1, GROUPS, size, DIM, device="cuda", dtype=torch.bfloat16) for _ in range(2)
+    )
 
     def body():
         torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
@@ -71,7 +73,9 @@ def flex_ms(size: int, repeats: int) -> float:
         return (query >= key) & picked[query, key // BLOCK]
 
     q = torch.randn(1, HEADS, size, DIM, device="cuda", dtype=torch.bfloat16)
-    k, v = (torch.randn(1, GROUPS, size, DIM, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    k, v = (
+        torch.randn(1, GROUPS, size, DIM, device="cuda", dtype=torch.bfloat16) for _ in range(2)
+    )
     block_mask = create_block_mask(mask, None, None, size, size, device="cuda", _compile=True)
     compiled = torch.compile(flex_attention)
     with torch.no_grad():
@@ -96,7 +100,11 @@ def main() -> None:
                 continue
             try:
                 row[name] = body(size, 5 if size <= 32768 else 3)
-            except Exception as error:  # a peer may lack a kernel for this shape
+            except (
+                AttributeError,
+                ImportError,
+                RuntimeError,
+            ) as error:  # a peer may lack a kernel for this shape
                 row[name] = None
                 row[name + "_error"] = str(error).splitlines()[0]
         results.append(row)
