@@ -5,7 +5,7 @@
 #
 # BIN is the folder that tools/gpu_pack.sh filled; OUT gets logs and JSON; the whole
 # ends within SECONDS (default 520). Steps, in the order of their need:
-#   primitives ops sanitizer table peers suite ncu long
+#   primitives stages ops sanitizer table peers suite ncu long
 # A step that fails stops the correctness steps after it, not the measurements. A summary is last.
 set -u
 bin=${1:?BIN}
@@ -16,7 +16,7 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   limit=$1
   shift
 fi
-steps=${*:-primitives ops sanitizer table peers suite ncu long}
+steps=${*:-primitives stages ops sanitizer table peers suite ncu long}
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
 start=$SECONDS
@@ -49,6 +49,10 @@ sound=yes
 if wants primitives; then
   run primitives 60 "$bin/cuda_check" --part primitives --json "$out/primitives.json" || sound=no
   grep FAILED "$out/primitives.log" | head -n 20
+fi
+if wants stages && [[ $sound == yes ]]; then
+  run stages 60 "$bin/cuda_check" --part stages --json "$out/stages.json" || sound=no
+  grep FAILED "$out/stages.log" | head -n 20
 fi
 if wants ops && [[ $sound == yes ]]; then
   run ops 120 "$bin/cuda_check" --part ops --cases 40 --json "$out/ops.json" || sound=no

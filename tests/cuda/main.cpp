@@ -1,6 +1,6 @@
 // cuda_check: everything that can be said about the cuda backend's results on the machine at hand.
 //
-//   cuda_check [--part primitives|ops|long|all] [--small] [--cases N] [--seed N] [--json FILE]
+//   cuda_check [--part primitives|stages|ops|long|all] [--small] [--cases N] [--seed N] [--json FILE]
 //
 // Primitives first: when one fails, what follows cannot be right. Status 0 when all is well.
 #include <cstdio>
@@ -11,12 +11,13 @@
 
 #include "cuda/op_checks.h"
 #include "cuda/primitives.h"
+#include "cuda/stage_check.h"
 
 namespace {
 
 int usage() {
   std::fputs(
-      "usage: cuda_check [--part primitives|ops|long|all] [--small] [--cases N] [--seed N] "
+      "usage: cuda_check [--part primitives|stages|ops|long|all] [--small] [--cases N] [--seed N] "
       "[--json FILE]\n",
       stderr);
   return 2;
@@ -44,10 +45,14 @@ int main(int argc, char** argv) {
       return usage();
     }
   }
-  if (part != "all" && part != "primitives" && part != "ops" && part != "long") return usage();
+  if (part != "all" && part != "primitives" && part != "stages" && part != "ops" && part != "long")
+    return usage();
   msa::test::Report report;
   try {
     if (part == "all" || part == "primitives") msa::test::check_primitives(report);
+    if (report.failures() == 0 && (part == "all" || part == "stages")) {
+      msa::test::check_stages(report);
+    }
     if (report.failures() == 0 && (part == "all" || part == "ops")) {
       msa::test::check_ops(report, options);
     }

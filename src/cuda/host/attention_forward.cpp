@@ -13,9 +13,11 @@ namespace {
 
 constexpr const char* kOp = "attention_forward";
 
-/// Kernel params with the workspace at `workspace`; with null only its size is right.
-size_t fill(const core::AttentionForwardParams& op, const AttentionConfig& config, void* workspace,
-            AttentionKernelParams* params) {
+}  // namespace
+
+size_t attention_kernel_params(const core::AttentionForwardParams& op, void* workspace,
+                               AttentionKernelParams* params) {
+  const AttentionConfig config = pick_attention_config(op);
   params->op = op;
   params->group_shift = std::countr_zero(static_cast<uint64_t>(op.group_size()));
   params->chunk_rows = config.chunk_rows;
@@ -41,11 +43,9 @@ size_t fill(const core::AttentionForwardParams& op, const AttentionConfig& confi
   return carver.bytes();
 }
 
-}  // namespace
-
 size_t attention_forward_workspace(const core::AttentionForwardParams& op, int) {
   AttentionKernelParams params;
-  return fill(op, pick_attention_config(op), nullptr, &params);
+  return attention_kernel_params(op, nullptr, &params);
 }
 
 void attention_forward(const core::AttentionForwardParams& op, const core::RunContext& run) {
@@ -56,7 +56,7 @@ void attention_forward(const core::AttentionForwardParams& op, const core::RunCo
   check_alignment(kOp, "out", op.out, {op.out_token_stride, op.out_head_stride}, 4);
   const AttentionConfig config = pick_attention_config(op);
   AttentionKernelParams params;
-  fill(op, config, run.workspace, &params);
+  attention_kernel_params(op, run.workspace, &params);
 
   // Without a single key nothing is copied, but the kernels still want descriptors.
   core::KeyParams k = op.k;

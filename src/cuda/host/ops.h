@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/backend.h"
+#include "cuda/sm90/attention_forward/params.h"
 
 namespace msa::cuda {
 
@@ -10,5 +11,10 @@ size_t index_forward_workspace(const core::IndexForwardParams& params, int num_t
 void index_forward(const core::IndexForwardParams& params, const core::RunContext& run);
 size_t attention_forward_workspace(const core::AttentionForwardParams& params, int num_threads);
 void attention_forward(const core::AttentionForwardParams& params, const core::RunContext& run);
+
+/// Everything of the kernels' params but the plan's rows, with the workspace cut at `workspace`;
+/// null only counts. Returns its bytes. Tests look into a workspace through it.
+size_t attention_kernel_params(const core::AttentionForwardParams& op, void* workspace,
+                               AttentionKernelParams* params);
 
 }  // namespace msa::cuda
