@@ -1,6 +1,7 @@
 // cuda_check: everything that can be said about the cuda backend's results on the machine at hand.
 //
-//   cuda_check [--part primitives|stages|ops|long|all] [--small] [--cases N] [--seed N] [--json FILE]
+//   cuda_check [--part primitives|stages|ops|long|all] [--small] [--cases N] [--seed N]
+//              [--json FILE]
 //
 // Primitives first: when one fails, what follows cannot be right. Status 0 when all is well.
 #include <cstdio>
