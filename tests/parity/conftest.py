@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from probe import Probe
 
 ROOT = Path(__file__).resolve().parents[2]

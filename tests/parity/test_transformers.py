@@ -11,15 +11,14 @@ Transformers reads PROMPT tokens and generates GENERATED greedy ones; what it do
 import dataclasses
 from pathlib import Path
 
+import make_models
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
-
-import make_models
 import selection
 import transformers_run
 from float64_model import Float64Model
 from probe import ForwardResult
+from tokenizers import Tokenizer
 
 VERSION = "5.23.0"
 PROMPT = 5000
@@ -27,6 +26,7 @@ GENERATED = 64
 FLOAT64_ROWS = 2560
 LOGIT_TOLERANCE = 1e-3
 MOST_DIFFERING_ROWS = 1e-3
+CLEARLY = 100 * MOST_DIFFERING_ROWS  # a share of rows that no rounding explains
 
 
 @dataclasses.dataclass
@@ -167,7 +167,7 @@ def test_the_case_is_worth_something(case):
     for layer, ids in case.theirs.block_ids.items():
         assert ids.shape == case.own.block_ids[layer].shape == case.fed.block_ids[layer].shape
         between_groups = selection.rows_that_differ(ids[0], ids[1])[choosing].mean()
-        assert between_groups > 0.5, (
+        assert between_groups > CLEARLY, (
             f"layer {layer}: groups 0 and 1 differ in {between_groups:.1%} of rows"
         )
     print(
@@ -193,20 +193,20 @@ def test_which_selection_transformers_has(case):
 
 
 def test_other_selections_would_be_noticed(case):
-    """The known wrong ports, made here from Transformers' vectors, fail the rule in most rows that choose."""
+    """One selection for all groups, as early ports had it, made here from Transformers' vectors: in every layer the
+    rule is broken in many more rows than may differ."""
     choosing = case.rows_with_a_choice()
     num_groups = max(group for _, group in case.scores) + 1
+    block_size, top_k = case.theirs.block_size, case.theirs.top_k
     for layer in case.theirs.block_ids:
         scores = [case.scores[layer, group] for group in range(num_groups)]
         merged = np.max([s.block for s in scores], axis=0)
-        local = np.arange(len(merged)) // case.theirs.block_size
-        merged[np.arange(len(merged)), local] = np.inf
-        one_for_all = np.argsort(-merged, axis=1, kind="stable")[:, : case.theirs.top_k]
-        one_for_all = np.where(
-            np.take_along_axis(merged, one_for_all, 1) == -np.inf, -1, one_for_all
-        )
-        wrong = selection.wrong_rows(one_for_all, scores[0], case.theirs.block_size)
-        assert len({row for row, _ in wrong}) > 0.5 * choosing.sum()
+        merged[np.arange(len(merged)), np.arange(len(merged)) // block_size] = np.inf
+        one_for_all = np.argsort(-merged, axis=1, kind="stable")[:, :top_k]
+        taken = np.take_along_axis(merged, one_for_all, 1)
+        one_for_all = np.where(taken == -np.inf, -1, one_for_all)
+        wrong = sum(len(selection.wrong_rows(one_for_all, s, block_size)) for s in scores)
+        assert wrong > CLEARLY * num_groups * choosing.sum(), f"layer {layer}: {wrong} rows"
 
 
 def test_logits_with_transformers_block_ids(case):
