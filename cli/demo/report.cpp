@@ -35,20 +35,22 @@ std::string layers_text(const BlockReads& reads, int64_t block, int64_t num_grou
 }
 
 std::string facts_text(const DemoResult& result, const ModelShape& shape) {
-  std::vector<Column> columns = {{"fact", Align::kLeft, result.dense ? size_t{34} : size_t{44}},
-                                 {"depth", Align::kRight},
-                                 {"answer", Align::kLeft, 20},
-                                 {"", Align::kLeft},
-                                 {"read by layers", Align::kLeft, 14}};
+  std::vector<Column> columns = {{"key", Align::kLeft, 24}, {"value", Align::kLeft, 16},
+                                 {"depth", Align::kRight},  {"answer", Align::kLeft, 16},
+                                 {"", Align::kLeft},        {"read by layer", Align::kLeft, 13}};
   if (result.dense) columns.push_back({"dense", Align::kLeft, 9});
   Table table(columns);
   for (size_t i = 0; i < result.quiz.questions.size(); ++i) {
+    const Question& question = result.quiz.questions[i];
     const Planted& planted = first_line(result, i);
     const DemoAnswer& sparse = result.sparse.answers[i];
     std::vector<std::string> row = {
-        result.quiz.lines[result.quiz.questions[i].lines[0]].text,
-        fmt::format("{:.0f} %", planted.depth * 100), std::string(trim(sparse.answer.text)),
-        verdict(sparse), layers_text(sparse.answer.reads, planted.block, shape.num_groups)};
+        question.name,
+        question.expected[0],
+        fmt::format("{:.0f} %", planted.depth * 100),
+        std::string(trim(sparse.answer.text)),
+        verdict(sparse),
+        layers_text(sparse.answer.reads, planted.block, shape.num_groups)};
     if (result.dense) row.push_back(verdict(result.dense->answers[i]));
     table.add(row);
   }
@@ -149,10 +151,12 @@ std::string demo_text(const DemoResult& result, const ModelShape& shape,
     strip.colour = options.colour;
     const Question& question = result.quiz.questions[fact];
     text += fmt::format(
-        "\nblocks read to say the first token of the answer to \"{}\"\n({} blocks of {} tokens "
-        "from "
-        "left to right; each group reads at most {}; v marks the fact, block {})\n",
-        shorten(question.text, 40), strip.num_blocks, shape.block_size, shape.top_k, planted.block);
+        "\nplanted: {}\nasked:   {}\nblocks read for the first token of the answer ({} blocks of "
+        "{} "
+        "tokens, from left to right;\neach group reads at most {}; v marks block {}, which has the "
+        "value)\n",
+        shorten(result.quiz.lines[question.lines[0]].text, 90), shorten(question.text, 90),
+        strip.num_blocks, shape.block_size, shape.top_k, planted.block);
     text += draw_strip(answer.reads, strip);
   }
   return text;

@@ -120,10 +120,11 @@ std::string row(const std::string& name, const std::string& value) {
 std::string info_text(const Json& info) {
   const Json& machine = info.at("machine");
   std::string text = row("msa", machine.at("version"));
+  const int threads = machine.at("threads");
   text +=
       row("machine",
-          fmt::format("{}, {} threads, {} memory ({} free)", machine.at("cpu").get<std::string>(),
-                      machine.at("threads").get<int>(), human_bytes(machine.at("memory_bytes")),
+          fmt::format("{}, {} thread{}, {} memory ({} free)", machine.at("cpu").get<std::string>(),
+                      threads, threads == 1 ? "" : "s", human_bytes(machine.at("memory_bytes")),
                       human_bytes(machine.at("memory_available_bytes"))));
   for (const Json& backend : machine.at("backends")) {
     const bool usable = backend.at("usable");

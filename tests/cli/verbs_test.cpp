@@ -59,7 +59,8 @@ TEST(Demos, FindAllFacts) {
   EXPECT_EQ(model.log().options[0].max_tokens, 8192);
   const std::string text = demo_text(result, model.shape(), {});
   EXPECT_NE(text.find("3 of 3 facts found"), std::string::npos);
-  EXPECT_NE(text.find("door code = 4711"), std::string::npos);
+  EXPECT_NE(text.find("door code"), std::string::npos);
+  EXPECT_NE(text.find("4711"), std::string::npos);
   const nlohmann::json json = demo_json(result, model.shape());
   EXPECT_TRUE(json.at("all_right").get<bool>());
   EXPECT_EQ(json.at("facts").size(), 3u);
