@@ -151,35 +151,26 @@ HWY_INLINE void begin_tile(const AttentionTile& tile, const AttentionScratch& sc
               static_cast<size_t>(tile.num_queries * group * padded_dim) * sizeof(float));
 }
 
-/// Lets the listed queries of the tile attend to the keys of a chunk, while `next` (which may be
-/// empty) comes into the cache. Each query's position is at or past the first key.
+/// Lets the listed queries of the tile attend to the keys of a chunk. Each query's position is at
+/// or past the first key.
 HWY_INLINE void attend_chunk(const AttentionTile& tile, const AttentionScratch& scratch,
-                             const int32_t* queries, int64_t num_queries, KeyRange keys,
-                             KeyRange next) {
+                             const int32_t* queries, int64_t num_queries, KeyRange keys) {
   const core::AttentionForwardParams& p = *tile.p;
   const int64_t group = p.group_size();
   const int64_t padded_dim = round_up(p.head_dim, kMaxLanes);
   const auto count = static_cast<size_t>(keys.tokens);
-  const auto next_count = static_cast<size_t>(next.tokens);
   const auto dim = static_cast<size_t>(p.head_dim);
   int64_t* const k_offsets = scratch.offsets;
-  int64_t* const v_offsets = k_offsets + kChunkTokens;
-  int64_t* const next_k_offsets = v_offsets + kChunkTokens;
-  int64_t* const next_v_offsets = next_k_offsets + kChunkTokens;
-  const auto fill = [&](const core::KeyParams& from, KeyRange range, int64_t* offsets) {
-    fill_key_offsets(from, p.sequences, tile.request, tile.kv_head, range.first, range.tokens,
-                     offsets);
-  };
-  fill(p.k, keys, k_offsets);
-  fill(p.v, keys, v_offsets);
-  fill(p.k, next, next_k_offsets);
-  fill(p.v, next, next_v_offsets);
+  int64_t* const v_offsets = scratch.offsets + kChunkTokens;
+  fill_key_offsets(p.k, p.sequences, tile.request, tile.kv_head, keys.first, keys.tokens,
+                   k_offsets);
+  fill_key_offsets(p.v, p.sequences, tile.request, tile.kv_head, keys.first, keys.tokens,
+                   v_offsets);
   with_type(p.k.data, p.k.dtype, [&](const auto* k) HWY_ATTR {
-    pack_transposed(k, k_offsets, count, dim, scratch.keys, next_k_offsets, next_count);
+    pack_transposed(k, k_offsets, count, dim, scratch.keys);
   });
-  with_type(p.v.data, p.v.dtype, [&](const auto* v) HWY_ATTR {
-    pack_rows(v, v_offsets, count, dim, scratch.values, next_v_offsets, next_count);
-  });
+  with_type(p.v.data, p.v.dtype,
+            [&](const auto* v) HWY_ATTR { pack_rows(v, v_offsets, count, dim, scratch.values); });
   const Chunk chunk = {scratch.keys, scratch.values, count, dim};
   const float scale_log2 = p.scale * std::numbers::log2e_v<float>;
   RowPanel panel;

@@ -29,10 +29,6 @@ void sparse_tile(const AttentionTile& tile, const AttentionScratch& scratch,
   int64_t num_pairs = 0;
   const BlockPair* pairs = collect_pairs(p, tile.first_row, tile.first_position, tile.num_queries,
                                          tile.kv_head, buffers, &num_pairs);
-  const auto chunk_at = [&](int64_t first, int64_t block) {
-    const int64_t block_end = std::min(tile.key_end, (block + 1) * p.block_size);
-    return KeyRange{first, std::clamp<int64_t>(block_end - first, 0, kChunkTokens)};
-  };
   int64_t end = 0;
   for (int64_t begin = 0; begin < num_pairs; begin = end) {
     const int64_t block = pairs[begin].block;
@@ -41,22 +37,15 @@ void sparse_tile(const AttentionTile& tile, const AttentionScratch& scratch,
       scratch.queries[end - begin] = pairs[end].query;
       ++end;
     }
-    const int64_t next_block = end < num_pairs ? pairs[end].block : block;
+    const int64_t block_end = std::min(tile.key_end, (block + 1) * p.block_size);
     int64_t skipped = 0;  // queries are ascending: those before a chunk come first
-    KeyRange chunk = chunk_at(block * p.block_size, block);
-    while (chunk.tokens > 0) {
-      while (skipped < end - begin &&
-             tile.first_position + scratch.queries[skipped] < chunk.first) {
+    for (int64_t first = block * p.block_size; first < block_end; first += kChunkTokens) {
+      while (skipped < end - begin && tile.first_position + scratch.queries[skipped] < first) {
         ++skipped;
       }
       if (skipped == end - begin) break;
-      const KeyRange following = chunk_at(chunk.first + kChunkTokens, block);
-      KeyRange next = following;
-      if (next.tokens == 0 && next_block != block) {
-        next = chunk_at(next_block * p.block_size, next_block);
-      }
-      attend_chunk(tile, scratch, scratch.queries + skipped, end - begin - skipped, chunk, next);
-      chunk = following;
+      attend_chunk(tile, scratch, scratch.queries + skipped, end - begin - skipped,
+                   {first, std::min(kChunkTokens, block_end - first)});
     }
   }
   // A row saw something exactly when it is in a pair.

@@ -48,7 +48,7 @@ struct AttentionScratch {
   float* keys;       // panels of [D][kChunkTokens]
   float* values;     // panels of [kChunkTokens][padded D]
   float* scores;     // [kPanelRows][kChunkTokens]
-  int64_t* offsets;  // [4][kChunkTokens]: keys, values, and those of the next chunk
+  int64_t* offsets;  // [2][kChunkTokens] of keys and values
   int32_t* queries;  // [queries of a tile]
 };
 
@@ -64,7 +64,7 @@ inline AttentionScratch take_attention_scratch(const core::AttentionForwardParam
   scratch.keys = arena.take<float>(p.head_dim * kChunkTokens);
   scratch.values = arena.take<float>(kChunkTokens * padded_dim);
   scratch.scores = arena.take<float>(kPanelRows * kChunkTokens);
-  scratch.offsets = arena.take<int64_t>(4 * kChunkTokens);
+  scratch.offsets = arena.take<int64_t>(2 * kChunkTokens);
   scratch.queries = arena.take<int32_t>(tile_queries);
   return scratch;
 }

@@ -25,14 +25,11 @@ void dense_tile(const AttentionTile& tile, const AttentionScratch& scratch) {
   const int64_t group = p.group_size();
   begin_tile(tile, scratch);
   for (int64_t n = 0; n < tile.num_queries; ++n) scratch.queries[n] = static_cast<int32_t>(n);
-  const auto chunk_at = [&tile](int64_t first) {
-    return KeyRange{first, std::clamp<int64_t>(tile.key_end - first, 0, kChunkTokens)};
-  };
   for (int64_t first = tile.key_begin; first < tile.key_end; first += kChunkTokens) {
     const int64_t skipped = std::max<int64_t>(0, first - tile.first_position);
     if (skipped >= tile.num_queries) break;
     attend_chunk(tile, scratch, scratch.queries + skipped, tile.num_queries - skipped,
-                 chunk_at(first), chunk_at(first + kChunkTokens));
+                 {first, std::min(kChunkTokens, tile.key_end - first)});
   }
   if (!tile.finish) return;
   for (int64_t n = 0; n < tile.num_queries * group; ++n) {

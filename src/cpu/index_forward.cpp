@@ -65,15 +65,9 @@ HWY_INLINE void reduce_piece(const IndexTile& tile, const IndexScratch& scratch,
   const core::IndexForwardParams& p = *tile.p;
   const auto count = static_cast<size_t>(tokens);
   const auto dim = static_cast<size_t>(p.index_dim);
-  int64_t* const next_offsets = scratch.offsets + kIndexPieceTokens;
-  const int64_t next_tokens =
-      std::clamp<int64_t>(tile.num_keys - first - tokens, 0, kIndexPieceTokens);
   fill_key_offsets(p.k_idx, p.sequences, tile.request, 0, first, tokens, scratch.offsets);
-  fill_key_offsets(p.k_idx, p.sequences, tile.request, 0, first + tokens, next_tokens,
-                   next_offsets);
   with_type(p.k_idx.data, p.k_idx.dtype, [&](const auto* k) HWY_ATTR {
-    pack_transposed(k, scratch.offsets, count, dim, scratch.keys, next_offsets,
-                    static_cast<size_t>(next_tokens));
+    pack_transposed(k, scratch.offsets, count, dim, scratch.keys);
   });
   const float* q[kIndexPanelRows];
   float* dots[kIndexPanelRows];

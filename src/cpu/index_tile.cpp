@@ -19,7 +19,7 @@ IndexScratch take_scratch(const core::IndexForwardParams& p, Arena& arena, int64
   scratch.q = arena.take<float>(rows * p.index_dim);
   scratch.keys = arena.take<float>(p.index_dim * kIndexPieceTokens);
   scratch.dots = arena.take<float>(kIndexPanelRows * kIndexPieceTokens);
-  scratch.offsets = arena.take<int64_t>(2 * kIndexPieceTokens);
+  scratch.offsets = arena.take<int64_t>(kIndexPieceTokens);
   scratch.maxima = arena.take<float>(rows);
   scratch.sums = arena.take<LogSum>(rows);
   scratch.candidates = take_candidates(p, arena, rows);

@@ -30,7 +30,7 @@ struct IndexScratch {
   float* q;          // [rows][Di]
   float* keys;       // panels of [Di][kIndexPieceTokens]
   float* dots;       // [kIndexPanelRows][kIndexPieceTokens]
-  int64_t* offsets;  // [2][kIndexPieceTokens]: keys at hand and next
+  int64_t* offsets;  // [kIndexPieceTokens]
   float* maxima;     // [rows] of the block at hand
   LogSum* sums;      // [rows] of the block at hand
   Candidates candidates;

@@ -19,7 +19,6 @@
 
 #include "cpu/gemm-inl.h"
 #include "cpu/simd-inl.h"
-#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace msa::cpu::HWY_NAMESPACE {
@@ -76,32 +75,13 @@ HWY_INLINE void store_words(WordVector words, float* to) {
 /// Columns for `count` tokens: whole vectors.
 HWY_INLINE size_t padded_columns(size_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
-/// Rows of the next chunk, fetched into the cache while this one is packed: blocks lie anywhere in
-/// memory, too short for the hardware to see a pattern.
-template <class Element>
-struct NextRows {
-  const Element* base;
-  const int64_t* offsets;
-  size_t count;
-
-  HWY_INLINE void prefetch(size_t begin, size_t end, size_t dim) const {
-    constexpr size_t kLine = 64 / sizeof(Element);
-    for (size_t n = begin; n < std::min(end, count); ++n) {
-      for (size_t at = 0; at < dim; at += kLine) hwy::Prefetch(base + offsets[n] + at);
-    }
-  }
-};
-
 /// Columns past `count` hold copies of the first token: their scores are masked by the caller, and
 /// nothing past the last token is read.
 template <class Element>
 HWY_NOINLINE void pack_transposed(const Element* base, const int64_t* offsets, size_t count,
-                                  size_t dim, float* panels, const int64_t* next_offsets,
-                                  size_t next_count) {
+                                  size_t dim, float* panels) {
   const size_t columns = padded_columns(count);
-  const NextRows<Element> next = {base, next_offsets, next_count};
   for (size_t first = 0; first < columns; first += kLanes) {
-    next.prefetch(first, first + kLanes, dim);
     const Element* rows[kLanes];
     for (size_t n = 0; n < kLanes; ++n) {
       rows[n] = base + offsets[first + n < count ? first + n : 0];
@@ -132,14 +112,12 @@ HWY_NOINLINE void pack_transposed(const Element* base, const int64_t* offsets, s
 /// Columns past `dim` are 0.
 template <class Element>
 HWY_NOINLINE void pack_rows(const Element* base, const int64_t* offsets, size_t count, size_t dim,
-                            float* panels, const int64_t* next_offsets, size_t next_count) {
+                            float* panels) {
   const size_t columns = padded_columns(dim);
-  const NextRows<Element> next = {base, next_offsets, next_count};
   for (size_t panel = 0; panel < columns; panel += kPanelColumns) {
     const size_t width = std::min(kPanelColumns, columns - panel);
     const size_t filled = std::min(width, dim - panel);
     for (size_t n = 0; n < count; ++n) {
-      if (panel == 0) next.prefetch(n, n + 1, dim);
       float* to = panels + panel * count + n * width;
       if (filled < width) std::memset(to + filled, 0, (width - filled) * sizeof(float));
       convert(base + offsets[n] + panel, filled, to);
