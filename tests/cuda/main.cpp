@@ -13,6 +13,7 @@
 #include "cuda/op_checks.h"
 #include "cuda/primitives.h"
 #include "cuda/stage_check.h"
+#include "cuda/stream_check.h"
 
 namespace {
 
@@ -56,6 +57,7 @@ int main(int argc, char** argv) {
     }
     if (report.failures() == 0 && (part == "all" || part == "ops")) {
       msa::test::check_ops(report, options);
+      if (report.failures() == 0) msa::test::check_streams(report);
     }
     if (report.failures() == 0 && (part == "all" || part == "long")) {
       msa::test::check_long(report, 8192, 8192, 24);
