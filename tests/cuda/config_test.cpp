@@ -5,6 +5,7 @@
 
 #include "cuda/device/layout.h"
 #include "cuda/sm90/attention_forward/params.h"
+#include "cuda/sm90/index_forward/params.h"
 
 namespace msa::cuda {
 namespace {
@@ -73,6 +74,19 @@ TEST(AttentionConfig, TheCutOfKnownShapes) {
   const AttentionConfig few = pick_attention_config(attention(338, 74578));
   EXPECT_EQ(few.groups_per_pass, 4);
   EXPECT_EQ(few.chunk_rows, 352);
+}
+
+TEST(IndexConfig, TheListsAlwaysLeaveRoomForARing) {
+  for (const int stage_bytes : {64 * 64 * 2, 64 * 128 * 2, 128 * 128 * 2}) {
+    for (int slots = 0; slots <= 32; slots += 4) {
+      for (const bool with_lse : {false, true}) {
+        const int stages = index_stages(stage_bytes, slots, with_lse);
+        EXPECT_GE(stages, 3);
+        EXPECT_LE(index_shared_bytes(stages, stage_bytes, slots, with_lse), kMaxSharedBytes);
+      }
+    }
+  }
+  EXPECT_EQ(index_stages(128 * 128 * 2, 16, false), 4);  // the production values
 }
 
 TEST(IndexConfig, FewQueriesSplitTheKeysAndManyDoNot) {

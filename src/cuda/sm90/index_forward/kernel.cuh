@@ -25,23 +25,14 @@
 
 namespace msa::cuda {
 
-inline constexpr int kIndexRows = 256;  // of a thread block
-
 template <typename Element_, int kDim_, int kBlock_>
 struct IndexForwardTraits {
   using Element = Element_;
   static constexpr int kDim = kDim_;
   static constexpr int kBlock = kBlock_;
   static constexpr int kBlockLog2 = kBlock == 128 ? 7 : 6;
-  static constexpr int kStages = 4;
   static constexpr int kThreads = 3 * kWarpgroupThreads;
   static constexpr int kStageBytes = kBlock * kDim * 2;
-
-  /// Bytes of dynamic shared memory, the slack for alignment included.
-  static constexpr int shared_bytes(int slots, bool with_lse) {
-    return kSwizzleAtomBytes + kStages * kStageBytes + kIndexRows * slots * (with_lse ? 12 : 8) +
-           (with_lse ? kIndexRows * 12 : 0) + 2 * kStages * 8;
-  }
 };
 
 /// The part of a request's blocks that one thread block works on.
@@ -287,12 +278,14 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
       shared_raw +
       (kSwizzleAtomBytes - shared_address(shared_raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
   uint8_t* ring = shared;
-  auto* full = reinterpret_cast<uint64_t*>(ring + Traits::kStages * Traits::kStageBytes);
-  uint64_t* empty = full + Traits::kStages;
-  uint64_t* entries = empty + Traits::kStages;
+  const auto stages =
+      static_cast<uint32_t>(index_stages(Traits::kStageBytes, p.slots, p.op.lse_idx != nullptr));
+  auto* full = reinterpret_cast<uint64_t*>(ring + stages * Traits::kStageBytes);
+  uint64_t* empty = full + kIndexMaxStages;
+  uint64_t* entries = empty + kIndexMaxStages;
   if (threadIdx.x == 0) {
     tma_prefetch(&key_map);
-    for (int stage = 0; stage < Traits::kStages; ++stage) {
+    for (uint32_t stage = 0; stage < stages; ++stage) {
       mbarrier_init(&full[stage], 1);
       mbarrier_init(&empty[stage], 8);  // warps of the two consumers
     }
@@ -316,7 +309,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
         tma_load_4d(stage + column * Traits::kBlock * 2, &key_map, &full[position.stage], column,
                     place.x, 0, place.y);
       }
-      position.advance(Traits::kStages);
+      position.advance(stages);
     }
   } else {
     // 4. Consumers: 128 rows each.
@@ -378,7 +371,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
       mbarrier_wait(&full[position.stage], position.parity);
       work(tiles[0], bases[0], block, position.stage, false);
       work(tiles[1], bases[1], block, position.stage, true);
-      position.advance(Traits::kStages);
+      position.advance(stages);
     }
     __syncwarp();
 

@@ -9,7 +9,9 @@ namespace msa::cuda {
 template <typename Traits>
 cudaError_t launch_index(const IndexKernelParams& params, const CUtensorMap& key_map,
                          cudaStream_t stream) {
-  const int bytes = Traits::shared_bytes(params.slots, params.op.lse_idx != nullptr);
+  const bool with_lse = params.op.lse_idx != nullptr;
+  const int stages = index_stages(Traits::kStageBytes, params.slots, with_lse);
+  const int bytes = index_shared_bytes(stages, Traits::kStageBytes, params.slots, with_lse);
   const cudaError_t error = cudaFuncSetAttribute(
       sm90_index_forward<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;

@@ -6,6 +6,22 @@
 
 namespace msa::cuda {
 
+inline constexpr int kIndexRows = 256;          // of a thread block
+inline constexpr int kIndexMaxStages = 4;       // of the ring of key blocks
+inline constexpr int kMaxSharedBytes = 232448;  // that a thread block of sm_90 can have
+
+/// Dynamic shared memory of the index kernel: slack for alignment, ring, barriers, lists, LSEs.
+MSA_HOST_DEVICE int index_shared_bytes(int stages, int stage_bytes, int slots, bool with_lse) {
+  return kSwizzleAtomBytes + stages * stage_bytes + 2 * kIndexMaxStages * 8 +
+         kIndexRows * slots * (with_lse ? 12 : 8) + (with_lse ? kIndexRows * 12 : 0);
+}
+/// Four stages, or as many as the lists leave room for.
+MSA_HOST_DEVICE int index_stages(int stage_bytes, int slots, bool with_lse) {
+  int stages = kIndexMaxStages;
+  while (index_shared_bytes(stages, stage_bytes, slots, with_lse) > kMaxSharedBytes) --stages;
+  return stages;
+}
+
 struct IndexKernelParams {
   core::IndexForwardParams op;
   int tile_queries = 0;  // queries of a thread block: 256 rows / Hkv
