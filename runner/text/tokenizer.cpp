@@ -15,8 +15,12 @@
 namespace msa::runner {
 
 struct Tokenizer::Tables {
+  struct Token {
+    bool known = false;
+    std::string bytes;  // empty for special tokens
+  };
   SplitOrder order = SplitOrder::kByteLevel;
-  std::vector<std::optional<std::string>> token_bytes;  // by id; "" for special tokens
+  std::vector<Token> tokens;  // by id
   std::array<int32_t, 256> byte_ids = {};
   Merges merges;
   std::unordered_map<std::string, int32_t> specials;
@@ -50,13 +54,13 @@ const std::array<int16_t, 0x180>& stand_ins() {
   return table;
 }
 
-/// The bytes that a token of the vocabulary stands for; nothing when a character stands for none.
-std::optional<std::string> token_to_bytes(const std::string& token) {
+/// The bytes that a token of the vocabulary stands for; empty when a character stands for none.
+std::string token_to_bytes(const std::string& token) {
   std::string bytes;
   for (size_t i = 0; i < token.size();) {
     const CodePoint next = code_point_at(token, i);  // JSON strings are valid UTF-8
     const bool known = next.value < stand_ins().size() && stand_ins()[next.value] >= 0;
-    if (!known) return std::nullopt;
+    if (!known) return "";
     bytes += static_cast<char>(stand_ins()[next.value]);
     i += next.bytes;
   }
@@ -199,10 +203,10 @@ Tokenizer Tokenizer::load(const std::filesystem::path& file) {
   std::unordered_map<std::string, int32_t> ids;
   const auto place = [&](const std::string& token, int64_t id, std::string bytes) {
     const auto index = static_cast<size_t>(id);
-    if (index >= tables->token_bytes.size()) tables->token_bytes.resize(index + 1);
-    require(!tables->token_bytes[index].has_value(), kWhat,
+    if (index >= tables->tokens.size()) tables->tokens.resize(index + 1);
+    require(!tables->tokens[index].known, kWhat,
             "an id has two tokens: got id {} again for {}, allowed once", id, quote(token));
-    tables->token_bytes[index] = std::move(bytes);
+    tables->tokens[index] = {true, std::move(bytes)};
   };
   for (const auto& [token, value] : vocabulary->items()) {
     const int64_t id = json_integer(kWhat, "vocab id", value, 0, kMaxId);
@@ -213,18 +217,18 @@ Tokenizer Tokenizer::load(const std::filesystem::path& file) {
               special->second, id);
       continue;
     }
-    std::optional<std::string> bytes = token_to_bytes(token);
-    require(bytes.has_value() && !bytes->empty(), kWhat,
+    std::string bytes = token_to_bytes(token);
+    require(!bytes.empty(), kWhat,
             "a token is not byte-level: got {}, allowed the characters that stand for bytes",
             quote(token));
-    place(token, id, std::move(*bytes));
+    place(token, id, std::move(bytes));
     ids.emplace(token, static_cast<int32_t>(id));
   }
   for (const auto& [token, id] : tables->specials) place(token, id, "");
 
   tables->byte_ids.fill(-1);
   for (const auto& [token, id] : ids) {
-    const std::string& bytes = *tables->token_bytes[static_cast<size_t>(id)];
+    const std::string& bytes = tables->tokens[static_cast<size_t>(id)].bytes;
     if (bytes.size() == 1) tables->byte_ids[static_cast<unsigned char>(bytes[0])] = id;
   }
   for (size_t byte = 0; byte < 256; ++byte) {
@@ -293,10 +297,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   std::string text;
   for (int32_t id : ids) {
     const bool known =
-        id >= 0 && id < vocab_size() && tables_->token_bytes[static_cast<size_t>(id)].has_value();
+        id >= 0 && id < vocab_size() && tables_->tokens[static_cast<size_t>(id)].known;
     require(known, kWhat, "an id is not in the vocabulary: got {}, allowed ids of its {} tokens",
             id, vocab_size());
-    text += *tables_->token_bytes[static_cast<size_t>(id)];
+    text += tables_->tokens[static_cast<size_t>(id)].bytes;
   }
   return text;
 }
@@ -307,6 +311,6 @@ std::optional<int32_t> Tokenizer::special(std::string_view name) const {
   return found->second;
 }
 
-int64_t Tokenizer::vocab_size() const { return static_cast<int64_t>(tables_->token_bytes.size()); }
+int64_t Tokenizer::vocab_size() const { return static_cast<int64_t>(tables_->tokens.size()); }
 
 }  // namespace msa::runner
