@@ -69,6 +69,22 @@ def test_resume_is_bit_for_bit(small_corpus, tmp_path):
     ]
 
 
+def test_bf16_steps_dense_and_sparse_stay_close_to_float32(small_corpus, tmp_path):
+    stage = Stage(192, 2, 1.0, 1.0, 8, 96)
+    preset = dataclasses.replace(PRESETS["ci"], model=TINY, stages=(stage,))
+    results = []
+    for autocast in (False, True):
+        run = Run(
+            preset, 0, tmp_path, small_corpus, steps=3, device="cpu", autocast=autocast, log_every=1
+        )
+        run.train()
+        results.append([(record["answer_loss"], record["kl"]) for record in run.records])
+        assert all(record["sparse"] for record in run.records)
+    torch.testing.assert_close(
+        torch.tensor(results[1]), torch.tensor(results[0]), atol=0.1, rtol=0.1
+    )
+
+
 def test_export_loads_in_transformers_with_equal_logits(tmp_path):
     transformers = pytest.importorskip("transformers.models.minimax_m3_vl.modeling_minimax_m3_vl")
     model = MsaModel(TINY).initialise(5)
