@@ -21,24 +21,21 @@ def smooth(values, width=9):
     return np.array([np.nanmean(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))])
 
 
+def column(log, name):
+    return smooth([np.nan if entry[name] is None else entry[name] for entry in log])
+
+
 def plot_logs(paths, out):
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8))
     for path in paths:
         log = read_log(path)
         tokens = np.array([entry["tokens"] for entry in log]) / 1e6
         name = Path(path).parent.name
-        axes[0].plot(tokens, smooth([e["answer_loss"] for e in log]), label=f"{name}: answers")
-        axes[0].plot(
-            tokens, smooth([e["text_loss"] for e in log]), label=f"{name}: text", alpha=0.6
-        )
-        axes[1].plot(tokens, smooth([e["kl"] for e in log]), label=name)
-        axes[2].plot(
-            tokens, smooth([e["answer_accuracy"] for e in log]), label=f"{name}: every token"
-        )
-        first = [
-            np.nan if e["first_token_accuracy"] is None else e["first_token_accuracy"] for e in log
-        ]
-        axes[2].plot(tokens, smooth(first), label=f"{name}: first token")
+        axes[0].plot(tokens, column(log, "answer_loss"), label=f"{name}: answers")
+        axes[0].plot(tokens, column(log, "text_loss"), label=f"{name}: text", alpha=0.6)
+        axes[1].plot(tokens, column(log, "kl"), label=name)
+        axes[2].plot(tokens, column(log, "answer_accuracy"), label=f"{name}: every token")
+        axes[2].plot(tokens, column(log, "first_token_accuracy"), label=f"{name}: first token")
         for before, after in itertools.pairwise(log):
             if before["length"] != after["length"]:
                 for axis in axes:

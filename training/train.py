@@ -22,6 +22,14 @@ from .tasks import load_tasks, phrasing_tokens
 from .tokenizer import ASSISTANT, load_tokenizer
 
 
+def mean_or_none(values):
+    return values.mean().item() if values.numel() else None
+
+
+def shown(value, form):
+    return "-" if value is None else format(value, form)
+
+
 class Run:
     def __init__(
         self,
@@ -128,10 +136,10 @@ class Run:
             "tokens": self.tokens,
             "length": self.preset.stages[number].length,
             "sparse": result["sparse"],
-            "answer_loss": losses[:count].mean().item(),
-            "text_loss": losses[count:].mean().item(),
-            "answer_accuracy": right[:count].mean().item(),
-            "first_token_accuracy": right[:count][first].mean().item() if first.any() else None,
+            "answer_loss": mean_or_none(losses[:count]),
+            "text_loss": mean_or_none(losses[count:]),
+            "answer_accuracy": mean_or_none(right[:count]),
+            "first_token_accuracy": mean_or_none(right[:count][first]),
             "kl": result["kl"].item(),
             "rate": result["scale"],
         }
@@ -141,8 +149,8 @@ class Run:
         if sys.stderr.isatty():
             left = (1 - self.progress()) * self.elapsed / max(self.progress(), 1e-6)
             print(
-                f"\rstep {self.step}  length {entry['length']}  answers {entry['answer_loss']:.3f} "
-                f"({entry['answer_accuracy']:.0%})  KL {entry['kl']:.3f}  {left:.0f} s left ",
+                f"\rstep {self.step}  length {entry['length']}  answers {shown(entry['answer_loss'], '.3f')} "
+                f"({shown(entry['answer_accuracy'], '.0%')})  KL {entry['kl']:.3f}  {left:.0f} s left ",
                 end="",
                 file=sys.stderr,
             )
