@@ -15,19 +15,12 @@
 #include "cli/parts/strip.h"
 #include "cli/parts/table.h"
 #include "cli/parts/text.h"
-#include "cli/parts/usage_error.h"
+#include "tests/cli/support.h"
 
 namespace msa::cli {
 namespace {
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const UsageError& error) {
-    return error.what();
-  }
-  return "";
-}
+using testing::error_of;
 
 TEST(Numbers, CountsTakeSuffixes) {
   EXPECT_EQ(parse_count("--length", "32K", 1, 1 << 20), 32768);
