@@ -68,7 +68,7 @@ namespace {
 HWY_EXPORT(sparse_tile);
 
 constexpr int64_t kTileQueries = 512;
-constexpr int64_t kTileSumBytes = int64_t{1} << 19;  // of the sums of a tile
+constexpr int64_t kTileSumBytes = int64_t{1} << 20;  // of the sums of a tile
 constexpr int64_t kTilePairs = int64_t{1} << 16;
 
 struct Layout {
