@@ -50,8 +50,9 @@ def train(arguments):
     from .presets import PRESETS
     from .train import Run
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    threads = options.threads or PRESETS[options.preset].threads
+    if threads:
+        torch.set_num_threads(threads)
     out = options.out or HERE / "runs" / f"{options.preset}-{options.seed}"
     run = Run(
         PRESETS[options.preset],

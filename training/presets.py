@@ -32,6 +32,7 @@ class Preset:
     steps: int = 0
     workers: int = 0
     chunk: int = 1024
+    threads: int = 0  # 0: PyTorch's own choice
     checkpoint_seconds: float = 300.0
 
 
@@ -77,5 +78,6 @@ PRESETS = {
         rates={"muon": 0.02, "adam": 3e-3, "index": 5e-3},
         warmup_steps=10,
         steps=400,
+        threads=1,  # so small that two threads wait for each other more than they work
     ),
 }

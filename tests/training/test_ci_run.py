@@ -1,6 +1,5 @@
 """The two-minute run of the trainer: KL halves, the index beats random picks."""
 
-import os
 import subprocess
 import sys
 
@@ -16,8 +15,6 @@ def test_two_minute_run(root, small_corpus, tmp_path):
         str(tmp_path / "run"),
         "--corpus",
         str(small_corpus),
-        "--threads",
-        str(min(2, os.cpu_count() or 1)),
     ]
     result = subprocess.run(
         command, cwd=root, capture_output=True, text=True, timeout=600, check=False
