@@ -112,9 +112,9 @@ class Loader:
         return batch
 
     def close(self):
-        for _ in self.processes:
-            self.requests.put(None)
         for process in self.processes:
-            process.join(2)
+            process.terminate()
+        for process in self.processes:
+            process.join()
             if process.is_alive():
                 process.terminate()

@@ -49,6 +49,17 @@ PRESETS = {
         workers=14,
         checkpoint_seconds=1e9,
     ),
+    # Goes on from the model of "h200" (--init): long documents only, falling rates throughout.
+    "h200-long": Preset(
+        model=ModelConfig(),
+        stages=(Stage(8192, 8, 0.35, 0.7, 64, 16384), Stage(32768, 2, 0.65, 0.85, 192, 16384)),
+        rates={"muon": 0.01, "adam": 1.5e-3, "index": 1.5e-3},
+        warmup_steps=50,
+        decay_share=0.9,
+        seconds=430.0,
+        workers=14,
+        checkpoint_seconds=1e9,
+    ),
     "cpu": Preset(
         model=ModelConfig(hidden_size=192, num_hidden_layers=3, dense_intermediate_size=384),
         stages=(
