@@ -161,8 +161,8 @@ AttentionResult DeviceCase::run_attention(const Context& context,
                                           const std::vector<int32_t>& ids) const {
   const CaseSpec& spec = batch_.spec;
   const int64_t q_heads = spec.kv_heads * spec.group;
-  const int64_t width =
-      static_cast<int64_t>(ids.size()) / std::max<int64_t>(spec.kv_heads * num_rows, 1);
+  const int64_t width =  // of each list, also when there is no row
+      num_rows == 0 ? spec.top_k : static_cast<int64_t>(ids.size()) / (spec.kv_heads * num_rows);
   DeviceMemory id_memory(ids.size() * sizeof(int32_t));
   if (!ids.empty()) id_memory.upload(ids.data(), ids.size() * sizeof(int32_t));
   const DeviceOutput out(spec.q_dtype, num_rows, q_heads, spec.head_dim);
