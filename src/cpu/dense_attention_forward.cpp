@@ -227,21 +227,12 @@ void run_wave(const core::AttentionForwardParams& p, const core::RunContext& run
 
 void run_splits(const core::AttentionForwardParams& p, const core::RunContext& run,
                 const Layout& layout) {
-  int64_t first = 0;
-  int64_t used = 0;
-  for (int64_t r = 0; r < p.sequences.batch; ++r) {
-    const Request request = request_at(p.sequences, r);
+  const auto need = [&p](const Request& request) {
     const int64_t splits = num_splits(request, kChunkTokens);
-    const int64_t need =
-        splits > 1 ? splits * request.num_queries * partial_floats_per_query(p) : 0;
-    if (used + need > layout.partial_floats) {
-      run_wave(p, run, layout, first, r);
-      first = r;
-      used = 0;
-    }
-    used += need;
-  }
-  if (used > 0) run_wave(p, run, layout, first, p.sequences.batch);
+    return splits > 1 ? splits * request.num_queries * partial_floats_per_query(p) : 0;
+  };
+  for_each_wave(p.sequences, layout.partial_floats, need,
+                [&](int64_t first, int64_t last) { run_wave(p, run, layout, first, last); });
 }
 
 }  // namespace

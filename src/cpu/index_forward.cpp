@@ -231,20 +231,12 @@ void run_wave(const core::IndexForwardParams& p, const core::RunContext& run,
 
 void run_splits(const core::IndexForwardParams& p, const core::RunContext& run,
                 const IndexLayout& layout) {
-  int64_t first = 0;
-  int64_t used = 0;
-  for (int64_t r = 0; r < p.sequences.batch; ++r) {
-    const Request request = request_at(p.sequences, r);
+  const auto need = [&p](const Request& request) {
     const int64_t splits = num_splits(request, p.block_size);
-    const int64_t need = splits > 1 ? splits * candidates_bytes(p, request.num_queries) : 0;
-    if (used + need > layout.partial_bytes) {
-      run_wave(p, run, layout, first, r);
-      first = r;
-      used = 0;
-    }
-    used += need;
-  }
-  if (used > 0) run_wave(p, run, layout, first, p.sequences.batch);
+    return splits > 1 ? splits * candidates_bytes(p, request.num_queries) : 0;
+  };
+  for_each_wave(p.sequences, layout.partial_bytes, need,
+                [&](int64_t first, int64_t last) { run_wave(p, run, layout, first, last); });
 }
 
 }  // namespace

@@ -115,4 +115,23 @@ inline void fill_key_offsets(const core::KeyParams& keys, const core::SequencePa
   }
 }
 
+/// Cuts the requests into waves whose partial results fit into `capacity`: calls run(first, last)
+/// for each. need(request) is what a split request takes of it, and 0 for one with a single split.
+template <typename Need, typename Run>
+void for_each_wave(const core::SequenceParams& sequences, int64_t capacity, const Need& need,
+                   const Run& run) {
+  int64_t first = 0;
+  int64_t used = 0;
+  for (int64_t r = 0; r < sequences.batch; ++r) {
+    const int64_t needed = need(request_at(sequences, r));
+    if (used + needed > capacity) {
+      run(first, r);
+      first = r;
+      used = 0;
+    }
+    used += needed;
+  }
+  if (used > 0) run(first, sequences.batch);
+}
+
 }  // namespace msa::cpu
