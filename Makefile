@@ -4,6 +4,7 @@
 #   make test     check the tree, build everything, run every test
 #   make bench    build and run the benchmarks
 #   make format   format all C++ and Python
+#   make picture  run the demo and draw it into docs/demo.png, the README's picture
 #
 # Beside them: tree-check and format-check (parts of test), lint (clang-tidy over all C++), and
 # check-PRESET, which builds and runs the C++ tests under any preset of CMakePresets.json.
@@ -15,6 +16,7 @@ PYTHON := .venv/bin/python
 REQUIREMENTS_TEST := training/requirements.txt
 REQUIREMENTS_FORMAT := tools/requirements-format.txt
 REQUIREMENTS_LINT := tools/requirements-lint.txt
+REQUIREMENTS_PICTURE := tools/requirements-picture.txt
 CPP_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.h' '*.cu' '*.cuh')
 # clang-tidy reads GCC's build; omp.h is found in GCC's own folder, after clang's.
 TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
@@ -22,13 +24,19 @@ TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
 
 NOT_LINTED := examples/% src/cuda/% tests/cuda/% bench/cuda/%  # not in the default build
 
-.PHONY: help demo test bench format format-check tree-check lint setup-build setup-format
+.PHONY: help demo test bench picture format format-check tree-check lint setup-build setup-format
 help:
 	@sed -n 's/^#   make /  make /p' $(firstword $(MAKEFILE_LIST))
 
 demo: setup-build $(BUILD)/build.ninja
 	@cmake --build $(BUILD) --target msa-tool --parallel $(JOBS)
 	$(BUILD)/bin/msa demo $(ARGS)
+
+picture: setup-build $(BUILD)/build.ninja
+	@tools/setup.sh python $(REQUIREMENTS_PICTURE)
+	@cmake --build $(BUILD) --target msa-tool --parallel $(JOBS)
+	$(BUILD)/bin/msa demo --seed 1 $(ARGS) --json > $(BUILD)/demo.json
+	$(PYTHON) tools/draw_demo.py $(BUILD)/demo.json docs/demo.png
 
 test: tree-check format-check setup-build $(BUILD)/build.ninja
 	cmake --build $(BUILD) --parallel $(JOBS)

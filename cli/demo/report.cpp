@@ -18,6 +18,12 @@ const Planted& first_line(const DemoResult& result, size_t question) {
   return result.document.lines[result.quiz.questions[question].lines[0]];
 }
 
+/// Blocks of document and question, of which the answer's first token reads some.
+int64_t num_blocks(const DemoResult& result, const ModelShape& shape) {
+  const auto tokens = static_cast<int64_t>(result.document.tokens.size());
+  return (tokens + result.document.question_tokens) / shape.block_size + 1;
+}
+
 std::string verdict(const DemoAnswer& answer) {
   if (!answer.asked) return "not asked";
   return answer.right ? "right" : "WRONG";
@@ -145,8 +151,7 @@ std::string demo_text(const DemoResult& result, const ModelShape& shape,
     const Answer& answer = result.sparse.answers[fact].answer;
     StripOptions strip;
     strip.num_groups = shape.num_groups;
-    const auto tokens = static_cast<int64_t>(result.document.tokens.size());
-    strip.num_blocks = (tokens + result.document.question_tokens) / shape.block_size + 1;
+    strip.num_blocks = num_blocks(result, shape);
     strip.planted_block = planted.block;
     strip.colour = options.colour;
     const Question& question = result.quiz.questions[fact];
@@ -186,12 +191,15 @@ Json demo_json(const DemoResult& result, const ModelShape& shape) {
   Json json = {{"tokens", result.document.tokens.size()},
                {"haystack_repeats", result.document.haystack_repeats},
                {"block_size", shape.block_size},
+               {"blocks", num_blocks(result, shape)},
+               {"top_k", shape.top_k},
                {"layers", shape.num_layers},
                {"groups", shape.num_groups},
                {"all_right", result.all_right()},
                {"facts", facts},
                {"sparse", times_json(result.sparse)}};
-  if (result.dense) json["dense"] = times_json(*result.dense);
+  if (!result.dense) return json;
+  json["dense"] = times_json(*result.dense);
   if (result.dense_estimate) {
     json["dense_extrapolated"] = {{"from_tokens", result.dense->tokens_read},
                                   {"prefill_seconds", result.dense_estimate->prefill_seconds},
