@@ -11,6 +11,8 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 16;
 constexpr size_t kMaxLogitBytes = 16 << 20;  // of one call of a sink
+/// What compiled layers may take between the check for room and the start of the threads.
+constexpr size_t kKernelBytes = size_t{32} << 20;
 
 double now_us() {
   return std::chrono::duration<double, std::micro>(
@@ -56,6 +58,10 @@ void Forward::grow(int64_t num_tokens) {
   grow_rows(block_ids_, num_tokens, config.num_key_value_heads * config.top_k);
   grow_rows(cosines_, num_tokens, rotary_.num_pairs());
   grow_rows(sines_, num_tokens, rotary_.num_pairs());
+  if (!started_) {
+    check_room("threads", kKernelBytes + stack_bytes(model_.context().num_threads() - 1));
+    started_ = true;
+  }
 }
 
 void Forward::embed(std::span<const int32_t> tokens) {

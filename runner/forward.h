@@ -68,6 +68,8 @@ class Forward {
   Buffer workspace_;   // of the ops
   Buffer logits_;      // [logit rows, vocab]
   const float* last_logits_ = nullptr;
+  /// Threads and compiled layers had room when they were first wanted.
+  bool started_ = false;
   double lap_start_us_ = 0;
   Timings timings_;
 };

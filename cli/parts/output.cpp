@@ -30,8 +30,13 @@ void print_now(std::string_view text) {
 void finish_output() { check(std::fflush(stdout) == 0); }
 
 void print_error(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stderr);
-  std::fputc('\n', stderr);
+  std::string line;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    line += byte < 0x20 || byte == 0x7F ? fmt::format("\\x{:02X}", byte) : std::string(1, c);
+  }
+  line += '\n';
+  std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
 bool output_is_terminal() { return isatty(STDOUT_FILENO) != 0; }

@@ -19,7 +19,7 @@ void print(std::string_view text);
 void print_now(std::string_view text);
 /// Flushes and checks; main() calls it last.
 void finish_output();
-/// A line on standard error.
+/// One line on standard error: control characters, which a file's name may have, are escaped.
 void print_error(std::string_view text);
 
 bool output_is_terminal();

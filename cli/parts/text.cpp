@@ -16,6 +16,8 @@ namespace msa::cli {
 namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+/// More than the longest context can hold, and no endless device.
+constexpr size_t kMostTextBytes = size_t{256} << 20;
 
 struct Character {
   size_t bytes = 0;   ///< of a whole, valid character at the start; 0 when there is none
@@ -150,6 +152,24 @@ std::string checked_text(std::string_view what, std::string text) {
   return text;
 }
 
+std::string read_text(const std::string& what, FILE* file) {
+  std::string text;
+  char buffer[1 << 16];
+  size_t got = 0;
+  do {
+    got = std::fread(buffer, 1, sizeof buffer, file);
+    text.append(buffer, got);
+    if (text.size() > kMostTextBytes) {
+      throw UsageError(
+          fmt::format("{}: got more than {} bytes, allowed no more", what, kMostTextBytes));
+    }
+  } while (got == sizeof buffer);
+  if (std::ferror(file) != 0) {
+    throw UsageError(fmt::format("{}: cannot read: {}", what, std::strerror(errno)));
+  }
+  return checked_text(what, std::move(text));
+}
+
 std::string read_text_file(const std::string& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
@@ -159,15 +179,7 @@ std::string read_text_file(const std::string& path) {
   if (!file) {
     throw UsageError(fmt::format("{}: cannot read: {}", path, std::strerror(errno)));
   }
-  std::string text;
-  char buffer[1 << 16];
-  while (const size_t got = std::fread(buffer, 1, sizeof buffer, file.get())) {
-    text.append(buffer, got);
-  }
-  if (std::ferror(file.get())) {
-    throw UsageError(fmt::format("{}: cannot read: {}", path, std::strerror(errno)));
-  }
-  return checked_text(path, std::move(text));
+  return read_text(path, file.get());
 }
 
 }  // namespace msa::cli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -35,6 +36,8 @@ class Utf8Stream {
 /// The whole file as text. Throws UsageError naming the file: unreadable, a directory, holds NUL,
 /// or is not UTF-8 (with the offset of the first bad byte). A leading byte order mark is dropped.
 std::string read_text_file(const std::string& path);
+/// The same of an open file, up to its end; `what` names it.
+std::string read_text(const std::string& what, FILE* file);
 /// The same checks on text from elsewhere; `what` names it.
 std::string checked_text(std::string_view what, std::string text);
 

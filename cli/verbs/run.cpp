@@ -36,14 +36,6 @@ struct RunArguments {
   bool json = false;
 };
 
-std::string read_standard_input() {
-  std::string text;
-  char buffer[1 << 16];
-  while (const size_t got = std::fread(buffer, 1, sizeof buffer, stdin)) text.append(buffer, got);
-  if (std::ferror(stdin)) throw UsageError("standard input: cannot read");
-  return checked_text("standard input", std::move(text));
-}
-
 void check_combination(const RunArguments& arguments) {
   const bool asks = !arguments.document.empty() || !arguments.question.empty();
   const int prompts = arguments.prompt.has_value() + !arguments.prompt_file.empty() + asks;
@@ -78,7 +70,7 @@ std::string prompt_text(const RunArguments& arguments) {
   } else {
     what = "standard input";
     if (input_is_terminal() && error_is_terminal()) print_error("Type the prompt, then Ctrl-D:");
-    text = read_standard_input();
+    text = read_text(what, stdin);
   }
   if (text.empty()) throw UsageError(fmt::format("{}: got an empty prompt, allowed text", what));
   return text;
@@ -96,7 +88,11 @@ std::vector<int32_t> prompt_tokens(const RunArguments& arguments, const runner::
     tokens.push_back(special_token(model, "<|assistant|>"));
   };
   if (!arguments.document.empty()) {
-    add(read_text_file(arguments.document));
+    const std::string document = read_text_file(arguments.document);
+    if (document.empty()) {
+      throw UsageError(fmt::format("{}: got an empty document, allowed text", arguments.document));
+    }
+    add(document);
     ask(checked_text("--question", arguments.question));
   } else if (arguments.chat) {
     ask(prompt_text(arguments));

@@ -21,6 +21,9 @@ constexpr int64_t kTileRows = 64;
 constexpr int64_t kRowStep = 16;
 // Below this, one thread reads the weights about as fast as a second one wakes up.
 constexpr size_t kMinThreadedBytes = 2 << 20;
+/// More than oneDNN takes to compile one product or reorder.
+constexpr size_t kCompilerBytes = size_t{16} << 20;
+constexpr const char* kCompiler = "compiling a linear layer";
 
 using dnnl::memory;
 using DataType = dnnl::memory::data_type;
@@ -107,6 +110,7 @@ struct Linear::State {
     const auto key = std::tuple(rows, threads, add);
     const auto found = products.find(key);
     if (found != products.end()) return found->second;
+    check_room(kCompiler, kCompilerBytes);
     const OpenMpThreads scope(threads);
     const memory::desc x = row_major(rows, in, type);
     const memory::desc y = row_major(rows, out, DataType::f32);
@@ -156,6 +160,7 @@ Linear::Linear(const float* weights, int64_t out, int64_t in, DType dtype) try
   s.in = in;
   s.out = out;
   s.type = bfloat16 ? DataType::bf16 : DataType::f32;
+  check_room(kCompiler, kCompilerBytes);
   const OpenMpThreads scope(1);
   const memory::desc any({in, out}, s.type, memory::format_tag::any);
   s.layout = describe_product(row_major(kTileRows, in, s.type), any,

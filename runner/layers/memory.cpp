@@ -1,5 +1,6 @@
 #include "runner/layers/memory.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -52,6 +53,23 @@ uint64_t available_bytes() {
 }
 
 }  // namespace
+
+void check_room(std::string_view what, size_t bytes) {
+  void* mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) out_of_memory(what, bytes, "what the process may map");
+  ::munmap(mapped, bytes);
+}
+
+size_t stack_bytes(int num_threads) {
+  size_t stack = size_t{8} << 20;
+  pthread_attr_t defaults;
+  if (::pthread_attr_init(&defaults) == 0) {
+    ::pthread_attr_getstacksize(&defaults, &stack);
+    ::pthread_attr_destroy(&defaults);
+  }
+  return stack * static_cast<size_t>(num_threads);
+}
 
 void Buffer::Free::operator()(void* data) const { std::free(data); }
 

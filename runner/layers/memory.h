@@ -7,6 +7,13 @@
 
 namespace msa::runner {
 
+/// Throws kOutOfMemory unless the process may map `bytes` more at this moment. For code that ends
+/// the process instead of saying so when it gets no memory: oneDNN where it compiles kernels, and
+/// OpenMP where it starts threads.
+void check_room(std::string_view what, size_t bytes);
+/// What the stacks of so many threads take.
+size_t stack_bytes(int num_threads);
+
 /// Zeroed bytes, 64-byte aligned. Growing forgets the contents.
 class Buffer {
  public:

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,13 +49,13 @@ runner::test::TempFolder* RunnerModelTest::folder_ = nullptr;
 LanguageModel* RunnerModelTest::model_ = nullptr;
 std::vector<int32_t>* RunnerModelTest::document_ = nullptr;
 
-const std::vector<std::string> kQuestions = {"What is the velvet orchard?", "quartz phone?",
-                                             "Tell me the tiny lantern serial."};
+constexpr std::array<const char*, 3> kQuestions = {"What is the velvet orchard?", "quartz phone?",
+                                                   "Tell me the tiny lantern serial."};
 
 TEST_F(RunnerModelTest, RolledBackQuestionsAnswerLikeAFreshPrefill) {
   for (const bool dense : {false, true}) {
     const std::unique_ptr<Reader> shared = read({.dense = dense});
-    for (const std::string& question : kQuestions) {
+    for (const std::string question : kQuestions) {
       const Answer rolled_back = ask(*shared, question);
       EXPECT_EQ(shared->length(), kDocumentTokens);
       const Answer fresh = ask(*read({.dense = dense}), question);

@@ -1,72 +1,8 @@
-// The program itself, from outside: help, exit statuses, error lines, JSON, streams, full disks.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
+// The program itself, from outside: help, exit statuses, output of each verb, JSON.
+#include "tests/cli/tool_fixture.h"
 
-#include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <string>
-#include <vector>
-
-#include "tests/cli/small_model.h"
-
-namespace msa::cli {
+namespace msa::cli::testing {
 namespace {
-
-using runner::test::Json;
-using runner::test::read_whole;
-
-struct Outcome {
-  int status = -1;
-  std::string out;
-  std::string err;
-};
-
-class ToolTest : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    folder_ = new runner::test::TempFolder();
-    testing::write_small_model(*folder_);
-    std::string hay;
-    for (int i = 0; i < 500; ++i) hay += "line " + std::to_string(i) + " of plain hay\n";
-    folder_->write("hay.txt", hay);
-    folder_->write("empty.txt", "");
-    folder_->write("nul.txt", std::string("a\0b", 3));
-    folder_->write("latin1.txt", "caf\xE9\n");
-  }
-  static void TearDownTestSuite() { delete folder_; }
-
-  static std::string path(const std::string& name) { return (folder_->path() / name).string(); }
-  static std::string model() { return "--model '" + folder_->path().string() + "' "; }
-  /// The haystack and the model of the tests.
-  static std::string hay() { return model() + "--file '" + path("hay.txt") + "' "; }
-
-  /// Runs `msa arguments`, from a folder that is not the project's.
-  static Outcome run(const std::string& arguments, const std::string& redirect = "") {
-    const std::string out = path("out");
-    const std::string err = path("err");
-    const std::string to = redirect.empty() ? "> '" + out + "'" : redirect;
-    const std::string command = "cd '" + folder_->path().string() + "' && '" MSA_TOOL "' " +
-                                arguments + " " + to + " 2> '" + err + "'";
-    folder_->write("out", "");
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_whole(out), read_whole(err)};
-  }
-
-  /// One line on standard error that starts with "msa: " and holds `part`; status 2; no output.
-  static void expect_refused(const std::string& arguments, const std::string& part) {
-    const Outcome outcome = run(arguments);
-    EXPECT_EQ(outcome.status, 2) << arguments;
-    EXPECT_EQ(outcome.out, "") << arguments;
-    EXPECT_EQ(outcome.err.rfind("msa: ", 0), 0u) << arguments << ": " << outcome.err;
-    EXPECT_NE(outcome.err.find(part), std::string::npos) << arguments << ": " << outcome.err;
-    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
-  }
-
-  static runner::test::TempFolder* folder_;
-};
-
-runner::test::TempFolder* ToolTest::folder_ = nullptr;
 
 TEST_F(ToolTest, HelpHasAnExampleForEveryVerb) {
   for (const std::string verb : {"", "demo", "run", "eval", "info"}) {
@@ -78,55 +14,6 @@ TEST_F(ToolTest, HelpHasAnExampleForEveryVerb) {
   }
   EXPECT_NE(run("--help").out.find("Exit status: 0"), std::string::npos);
   EXPECT_EQ(run("--version").out.rfind("msa ", 0), 0u);
-}
-
-TEST_F(ToolTest, BadArgumentsAreOneLine) {
-  expect_refused("", "allowed demo, run, eval, info");
-  expect_refused("fly", "fly");
-  expect_refused("demo --fly", "--fly");
-  expect_refused("demo --length", "--length");
-  expect_refused("demo --length 0", "got '0', allowed a whole number from 1");
-  expect_refused("demo --length 5G", "got '5G'");
-  expect_refused("demo --length 8M", "got '8M'");
-  expect_refused("demo --seed -1", "--seed");
-  expect_refused("demo --strips two", "got 'two', allowed one, all, none");
-  expect_refused("eval", "task");
-  expect_refused("eval fly", "got task 'fly', allowed needle");
-  expect_refused("eval needle --control nothing", "got 'nothing'");
-  expect_refused("eval needle --attention dense --control random-blocks", "selects no blocks");
-  expect_refused("eval tracking --phrasings heldout", "allowed with needle and multikey");
-  expect_refused("eval needle --distractors 5", "allowed with multikey");
-  expect_refused("eval needle --documents 0", "--documents: got '0'");
-  expect_refused("run --temperature 0 --top-p 0.5 --prompt x", "--temperature");
-  expect_refused("run --temperature nan --prompt x", "got 'nan'");
-  expect_refused("run --prompt x --prompt-file y", "several prompts");
-  expect_refused("run --question x", "both together");
-  expect_refused("info --model /nonexistent", "got '/nonexistent'");
-  expect_refused("info --model '" + path("hay.txt") + "'", "allowed a folder");
-}
-
-TEST_F(ToolTest, BadFilesAreNamed) {
-  expect_refused("demo " + model() + "--file /nonexistent", "/nonexistent: cannot read");
-  expect_refused("demo " + model() + "--file '" + folder_->path().string() + "'",
-                 "got a directory");
-  expect_refused("demo " + model() + "--file '" + path("nul.txt") + "'", "NUL byte at offset 1");
-  expect_refused("demo " + model() + "--file '" + path("latin1.txt") + "'",
-                 "byte 0xE9 at offset 3");
-  expect_refused("demo " + model() + "--file '" + path("empty.txt") + "'", "haystack is empty");
-  expect_refused("eval needle " + hay() + "--facts-file '" + path("empty.txt") + "'", "no facts");
-  expect_refused("run " + model() + "--prompt ''", "empty prompt");
-  expect_refused("run " + model() + "< /dev/null", "standard input: got an empty prompt");
-  expect_refused("run " + model() + "--prompt \"$(printf 'a\\377')\"", "byte 0xFF");
-}
-
-TEST_F(ToolTest, BadFactsAreNamed) {
-  expect_refused("demo " + hay() + "--fact 'door code 4711'", "got no '='");
-  expect_refused("demo " + hay() + "--fact ' = 4711'", "empty key");
-  expect_refused("demo " + hay() + "--fact 'door ='", "empty value");
-  expect_refused("demo " + hay() + "--fact 'a = 1' --fact 'a = 2'", "given before");
-  expect_refused("demo " + hay() + "--fact \"$(printf 'a = b\\tc')\"", "control character");
-  expect_refused("demo " + hay() + "--fact 'a = " + std::string(200, 'x') + "'", "allowed");
-  expect_refused("demo " + hay() + "--length 1 --fact 'a = 1'", "--length: got 1 tokens");
 }
 
 TEST_F(ToolTest, DemoIsOneWhenFactsAreMissed) {
@@ -210,20 +97,5 @@ TEST_F(ToolTest, InfoTellsMachineAndModel) {
   EXPECT_NE(text.out.find("reference"), std::string::npos);
 }
 
-TEST_F(ToolTest, AFullDiskOrAClosedPipeIsAnError) {
-  const Outcome full = run("--help", "> /dev/full");
-  EXPECT_EQ(full.status, 2);
-  EXPECT_EQ(full.err, "msa: cannot write to standard output: No space left on device\n");
-  const Outcome streamed = run("run " + model() + "--prompt x --max-new-tokens 50", "> /dev/full");
-  EXPECT_EQ(streamed.status, 2);
-  // `true` leaves at once, while the model goes on writing.
-  const std::string command = "cd '" + folder_->path().string() + "' && { '" MSA_TOOL "' run " +
-                              model() + "--prompt x --max-new-tokens 2000 2> err; " +
-                              "echo $? > status; } | true";
-  ASSERT_EQ(std::system(command.c_str()), 0);
-  EXPECT_EQ(read_whole(path("status")), "2\n");
-  EXPECT_EQ(read_whole(path("err")), "msa: cannot write to standard output: Broken pipe\n");
-}
-
 }  // namespace
-}  // namespace msa::cli
+}  // namespace msa::cli::testing

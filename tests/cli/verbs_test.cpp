@@ -96,8 +96,8 @@ TEST(Demos, DenseIsRunWholeWhenAffordable) {
   const DemoResult result = run_demo(model, haystack, quiz, options, {});
   ASSERT_TRUE(result.dense.has_value());
   EXPECT_FALSE(result.dense_estimate.has_value());
-  EXPECT_EQ(result.dense->tokens_read, static_cast<int64_t>(result.document.tokens.size()));
-  for (const DemoAnswer& answer : result.dense->answers) EXPECT_TRUE(answer.right);
+  EXPECT_EQ(result.dense.value().tokens_read, static_cast<int64_t>(result.document.tokens.size()));
+  for (const DemoAnswer& answer : result.dense.value().answers) EXPECT_TRUE(answer.right);
   EXPECT_EQ(demo_text(result, model.shape(), {}).find("extrapolated"), std::string::npos);
 }
 
@@ -110,10 +110,11 @@ TEST(Demos, DenseIsCutShortAndSaysSo) {
   const DemoResult result = run_demo(model, haystack, quiz, options, {});
   ASSERT_TRUE(result.dense_estimate.has_value());
   const auto tokens = static_cast<double>(result.document.tokens.size());
-  EXPECT_LT(result.dense->tokens_read, 9000);
-  EXPECT_GE(result.dense->tokens_read, 4096);
-  EXPECT_NEAR(result.dense_estimate->attention_seconds, 1e-6 * tokens * tokens, 1e-6);
-  EXPECT_NEAR(result.dense_estimate->prefill_seconds, 1e-3 * tokens + 1e-6 * tokens * tokens, 1e-6);
+  EXPECT_LT(result.dense.value().tokens_read, 9000);
+  EXPECT_GE(result.dense.value().tokens_read, 4096);
+  EXPECT_NEAR(result.dense_estimate.value().attention_seconds, 1e-6 * tokens * tokens, 1e-6);
+  EXPECT_NEAR(result.dense_estimate.value().prefill_seconds, 1e-3 * tokens + 1e-6 * tokens * tokens,
+              1e-6);
   const std::string text = demo_text(result, model.shape(), {});
   EXPECT_NE(text.find("EXTRAPOLATED"), std::string::npos);
   EXPECT_NE(text.find("not asked"), std::string::npos);
@@ -239,7 +240,7 @@ TEST(Evaluations, LengthsBeyondTheModelAreRefused) {
 TEST(RandomBlocks, AreVisibleDistinctAndHoldTheLocalOne) {
   std::vector<int32_t> ids(4);
   std::map<int32_t, int> seen;
-  for (int64_t position = 0; position < 64 * 20; position += 7) {
+  for (int64_t position = 0; position < int64_t{64} * 20; position += 7) {
     random_block_ids(5, 1, 2, position, 64, ids);
     const auto local = static_cast<int32_t>(position / 64);
     const auto count = static_cast<size_t>(std::min(4, local + 1));
