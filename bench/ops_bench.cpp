@@ -186,11 +186,8 @@ int run(const Options& options) {
   return 0;
 }
 
-}  // namespace
-}  // namespace msa::bench
-
-int main(int argc, char** argv) {
-  msa::bench::Options options;
+int parse_and_run(int argc, char** argv) {
+  Options options;
   CLI::App app("Benchmark of msa's ops on this machine");
   app.add_option("--context", options.context, "tokens of the context")
       ->check(CLI::Range(1024, 1 << 20));
@@ -207,8 +204,15 @@ int main(int argc, char** argv) {
   app.add_option("--samples", options.samples, "chunks of the prefill that are measured")
       ->check(CLI::Range(1, 1024));
   CLI11_PARSE(app, argc, argv);
+  return run(options);
+}
+
+}  // namespace
+}  // namespace msa::bench
+
+int main(int argc, char** argv) {
   try {
-    return msa::bench::run(options);
+    return msa::bench::parse_and_run(argc, argv);
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

@@ -160,7 +160,8 @@ double Workload::sparse_flop() const {
           static_cast<double>(std::min(shape_.block_size, position + 1 - id * shape_.block_size));
     }
   }
-  return 4.0 * static_cast<double>(shape_.q_heads / shape_.kv_heads * shape_.head_dim) * tokens;
+  const int64_t group = shape_.q_heads / shape_.kv_heads;
+  return 4.0 * static_cast<double>(group * shape_.head_dim) * tokens;
 }
 
 double Workload::dense_bytes() const {

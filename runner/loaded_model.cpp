@@ -22,8 +22,10 @@ LoadedModel::LoadedModel(const Context& context, const std::filesystem::path& fo
 }
 
 const Tokenizer& LoadedModel::tokenizer() const {
-  require(tokenizer_.has_value(), "model",
-          "the model has no tokenizer: got one loaded with with_tokenizer = false, allowed true");
+  if (!tokenizer_) {
+    fail("model",
+         "the model has no tokenizer: got one loaded with with_tokenizer = false, allowed true");
+  }
   return *tokenizer_;
 }
 

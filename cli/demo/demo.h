@@ -20,7 +20,7 @@
 namespace msa::cli {
 
 struct DemoOptions {
-  int64_t length = 32 * 1024;
+  int64_t length = int64_t{32} << 10;
   uint64_t seed = 0;
   bool in_order = false;  ///< the haystack from its beginning (the user's own files)
   bool dense = false;

@@ -16,7 +16,7 @@
 namespace msa::cli {
 
 /// The most tokens that any model of this family has positions for.
-inline constexpr int64_t kMostTokens = 4 * 1024 * 1024;
+inline constexpr int64_t kMostTokens = int64_t{4} << 20;
 
 /// An option that takes a count (32K, 1M) within bounds.
 CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, int64_t least,

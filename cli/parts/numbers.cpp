@@ -13,7 +13,7 @@ namespace msa::cli {
 namespace {
 
 constexpr int64_t kKilo = 1024;
-constexpr int64_t kMega = 1024 * 1024;
+constexpr int64_t kMega = kKilo * kKilo;
 
 }  // namespace
 

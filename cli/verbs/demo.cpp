@@ -23,7 +23,7 @@ constexpr int64_t kFreshFacts = 6;
 struct DemoArguments {
   std::vector<std::string> files;
   std::vector<std::string> facts;
-  int64_t length = 32 * 1024;
+  int64_t length = int64_t{32} << 10;
   std::optional<uint64_t> seed;
   std::string model;
   std::string strips = "one";

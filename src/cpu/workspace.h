@@ -11,10 +11,10 @@ namespace msa::cpu {
 /// machine.
 inline constexpr int64_t kMaxLanes = 16;
 
-inline constexpr int64_t round_up(int64_t value, int64_t multiple) {
+constexpr int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
-inline constexpr int64_t divide_up(int64_t value, int64_t divisor) {
+constexpr int64_t divide_up(int64_t value, int64_t divisor) {
   return (value + divisor - 1) / divisor;
 }
 

@@ -256,7 +256,9 @@ TEST(Arguments, WorkspaceLooksAtShapesAlone) {
   // No pointer but those of the checks is read, and a million tokens stay below 256 MB.
   const Context context({.backend = Backend::kCpu, .num_threads = 8});
   constexpr int64_t kMillion = 1 << 20;
-  const void* const nowhere = reinterpret_cast<const void*>(uintptr_t{64});
+  // An address that traps.
+  const void* const nowhere =
+      reinterpret_cast<const void*>(uintptr_t{64});  // NOLINT(performance-no-int-to-ptr)
   Sequences sequences;
   sequences.cu_seqlens_q = Tensor(nowhere, DType::kInt32, {2});
   sequences.kv_lens = Tensor(nowhere, DType::kInt32, {1});

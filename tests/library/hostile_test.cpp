@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "library/check_results.h"
 #include "library/compare.h"
@@ -296,8 +297,8 @@ TEST_P(Hostile, IndexLseOverAllVisibleTokens) {
 TEST_P(Hostile, StridesFarApart) {
   // Two tokens at the two ends of address space that has no memory between them.
   constexpr int64_t kFar = int64_t{1} << 31;  // elements: offsets do not fit 32 bits
-  const std::vector<float> q(2 * 8, 0.5f);
-  std::vector<float> near(2 * 8, 0.0f);
+  const std::vector<float> q(8, 0.5f);
+  std::vector<float> near(16, 0.0f);
   for (size_t n = 0; n < near.size(); ++n) near[n] = static_cast<float>(n);
   const std::vector<int32_t> cu_q = {0, 1};
   const std::vector<int32_t> cu_k = {0, 2};
@@ -310,10 +311,12 @@ TEST_P(Hostile, StridesFarApart) {
     args.sequences.cu_seqlens_q = Tensor(cu_q.data(), DType::kInt32, {2});
     args.sequences.cu_seqlens_k = Tensor(cu_k.data(), DType::kInt32, {2});
     args.out = MutableTensor(out.data(), DType::kFloat32, {1, 1, 8});
-    std::vector<float> memory(dense_attention_forward_workspace_size(cpu_, args) / 4 + 32);
-    const auto address = reinterpret_cast<uintptr_t>(memory.data());
-    auto* const aligned = reinterpret_cast<unsigned char*>((address + 63) / 64 * 64);
-    dense_attention_forward(cpu_, args, {aligned, memory.size() * 4 - 64});
+    const size_t bytes = dense_attention_forward_workspace_size(cpu_, args);
+    std::vector<unsigned char> memory(bytes + 64);
+    void* aligned = memory.data();
+    size_t room = memory.size();
+    ASSERT_NE(std::align(64, bytes, aligned, room), nullptr);
+    dense_attention_forward(cpu_, args, {aligned, bytes});
   };
   run(near.data(), 8, near_out);
   // A negative stride: the view starts at the last token.

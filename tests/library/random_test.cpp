@@ -74,7 +74,7 @@ TEST(RandomCases, CpuEqualsReferenceOnEveryTarget) {
   EXPECT_GE(totals.cases, 2000);
   EXPECT_GE(2 * totals.beyond_k, totals.cases);
   EXPECT_GE(4 * totals.unaligned, totals.cases);
-  EXPECT_EQ(totals.pairs.size(), size_t{3 * 3 * 2 * kNumLayouts});
+  EXPECT_EQ(totals.pairs.size(), size_t{3} * 3 * 2 * kNumLayouts);
 }
 
 }  // namespace

@@ -211,9 +211,7 @@ void tokenize(const std::string& tokenizer_file, const std::string& texts_file,
   write_vector(results_file, std::vector<char>(results.begin(), results.end()));
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int parse_and_run(int argc, char** argv) {
   CLI::App app("Opens the runner for a comparison with another program");
   app.require_subcommand(1);
 
@@ -238,13 +236,17 @@ int main(int argc, char** argv) {
   tokenize_verb->add_option("results", results_file)->required();
   tokenize_verb->callback([&] { tokenize(tokenizer_file, texts_file, results_file); });
 
+  CLI11_PARSE(app, argc, argv);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error);
+    return parse_and_run(argc, argv);
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 2;
   }
-  return 0;
 }

@@ -161,7 +161,7 @@ TEST_F(DecoderTest, WrongAppendsChangeNothing) {
 
 TEST_F(DecoderTest, RefusesWrongOptions) {
   const auto model = load();
-  const auto create = [&](DecoderOptions options) {
+  const auto create = [&](const DecoderOptions& options) {
     return [&model, options] { Decoder(model, options); };
   };
   expect_error(create({.max_tokens = 0}), {"[decoder]", "max_tokens", "got 0", "1 to 4096"});
@@ -188,7 +188,8 @@ TEST_F(DecoderTest, HookSeesAndDecidesTheSelection) {
     EXPECT_EQ(ids.shape[1], 150);
     EXPECT_EQ(ids.shape[2], 3);
     const auto* data = static_cast<const int32_t*>(ids.data);
-    seen[static_cast<size_t>(layer)].assign(data, data + 2 * 150 * 3);
+    seen[static_cast<size_t>(layer)].assign(data,
+                                            data + ids.shape[0] * ids.shape[1] * ids.shape[2]);
   };
   Decoder watched(model, options);
   watched.append(tokens_);

@@ -97,7 +97,7 @@ TEST(Rotary, AngleIsTheFloat32ProductOfTransformers) {
 }
 
 TEST(Swiglu, EqualsTheFormulaOnBothSidesOfTheLimit) {
-  std::vector<float> gate_up = random_floats(2 * 77, 4, 12);
+  std::vector<float> gate_up = random_floats(size_t{2} * 77, 4, 12);
   gate_up[0] = 1000;
   gate_up[1] = -1000;
   gate_up[77] = 1000;
@@ -169,9 +169,9 @@ INSTANTIATE_TEST_SUITE_P(Threads, LinearRows, testing::Values(1, 2, 3));
 
 TEST(Linear, BFloat16IsCloseOrRefused) {
   const Context context({.backend = Backend::kReference, .num_threads = 2});
-  const std::vector<float> weights = random_floats(64 * 32, 8);
-  std::vector<float> x = random_floats(80 * 64, 9);
-  std::vector<float> y(80 * 32);
+  const std::vector<float> weights = random_floats(size_t{64} * 32, 8);
+  std::vector<float> x = random_floats(size_t{80} * 64, 9);
+  std::vector<float> y(size_t{80} * 32);
   try {
     const Linear linear(weights.data(), 32, 64, DType::kBFloat16);
     EXPECT_LT(linear.bytes(), Linear(weights.data(), 32, 64, DType::kFloat32).bytes());
@@ -254,7 +254,7 @@ TEST(Caches, KeepWhatWasWrittenThroughRollbacks) {
     extend(13);
     check();
     const size_t bytes = caches.bytes();
-    const size_t page = 4 * (2 * 2 * 2 * 8 + 4) * dtype_bytes(dtype);
+    const size_t page = size_t{4} * (2 * 2 * 2 * 8 + 4) * dtype_bytes(dtype);
     EXPECT_EQ(bytes, 4 * page);
     for (int64_t length : {9, 8, 5, 12, 4, 0, 16}) {
       if (length < caches.length()) caches.truncate(length);

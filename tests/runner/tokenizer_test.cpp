@@ -10,9 +10,11 @@
 namespace msa::runner::test {
 namespace {
 
-const std::filesystem::path kGolden = std::filesystem::path(MSA_TEST_FOLDER) / "golden";
+Json golden(const std::string& name) {
+  return Json::parse(read_whole(std::filesystem::path(MSA_TEST_FOLDER) / "golden" / name));
+}
 
-Json golden_tokenizer() { return Json::parse(read_whole(kGolden / "tokenizer.json")); }
+Json golden_tokenizer() { return golden("tokenizer.json"); }
 
 Tokenizer load(const Json& file) {
   const TempFolder folder;
@@ -35,7 +37,7 @@ class TokenizerOrder : public testing::TestWithParam<const char*> {};
 
 TEST_P(TokenizerOrder, EqualsHuggingFaceOnHostileText) {
   const Tokenizer tokenizer = load(with_order(GetParam()));
-  const Json cases = Json::parse(read_whole(kGolden / "encodings.json"));
+  const Json cases = golden("encodings.json");
   ASSERT_GT(cases.size(), 100u);
   for (const Json& one : cases) {
     const auto text = one["text"].get<std::string>();
@@ -69,7 +71,7 @@ void append_utf8(std::string& text, uint32_t c) {
 }
 
 TEST(Tokenizer, EqualsHuggingFaceOnEveryCodePointOfTheFirstPlanes) {
-  const Json sweep = Json::parse(read_whole(kGolden / "sweep.json"));
+  const Json sweep = golden("sweep.json");
   std::string text;
   for (uint32_t c = 1; c < sweep["end"].get<uint32_t>(); ++c) {
     if (c >= 0xD800 && c < 0xE000) continue;
