@@ -1,7 +1,7 @@
 // cuda_bench: times of the cuda backend at MiniMax-M3's shape (64/4 heads, D 128, block 128, K 16).
 //
 //   cuda_bench [--table 8192,32768,131072,1048576] [--suite bench/suites/prefill.csv] [--repeats N]
-//              [--json FILE]
+//              [--part both|index|attend] [--json FILE]
 //
 // The table: one causal prefill; from 256K on in chunks of 32K queries. "index" is from q_idx and
 // k_idx to ids, "attend" from ids to out and lse with the reverse index and the merge, each
@@ -58,7 +58,14 @@ struct Sum {
   size_t workspace = 0;
 };
 
-void table(const msa::Context& context, const std::vector<long>& sizes, int repeats, Json& json) {
+/// Which ops are timed; the others' times are 0.
+struct Parts {
+  bool index = true;
+  bool attend = true;
+};
+
+void table(const msa::Context& context, const std::vector<long>& sizes, Parts parts, int repeats,
+           Json& json) {
   std::printf("%9s %10s %6s | %10s %6s | %10s %6s | %10s %6s | %10s %6s\n", "N", "index ms", "TF",
               "random ms", "TF", "keep.9 ms", "TF", "sink ms", "TF", "layer ms", "GiB");
   for (const long size : sizes) {
@@ -68,16 +75,16 @@ void table(const msa::Context& context, const std::vector<long>& sizes, int repe
       const Shape shape{{static_cast<int32_t>(step)}, {static_cast<int32_t>(end)}};
       Layer layer(context, shape);
       const int n = size >= kChunkedFrom ? 1 : repeats;
-      sum.index_ms += layer.index_ms(n);
+      if (parts.index) sum.index_ms += layer.index_ms(n);
       sum.index_flop += shape.index_flop();
       sum.attend_flop += shape.attend_flop();
       sum.workspace = layer.workspace_bytes();
-      for (int kind = 0; kind < 3; ++kind) {
+      for (int kind = 0; parts.attend && kind < 3; ++kind) {
         layer.set_picks(kind == 1 ? 0.9 : 0.0, kind == 2, 11);
         sum.attend_ms[kind] += layer.attend_ms(n);
       }
     }
-    const auto tf = [](double flop, double ms) { return flop / ms * 1e-9; };
+    const auto tf = [](double flop, double ms) { return ms > 0 ? flop / ms * 1e-9 : 0; };
     const double gib = static_cast<double>(sum.workspace) / (1 << 30);
     std::printf("%9ld %10.3f %6.0f | %10.3f %6.0f | %10.3f %6.0f | %10.3f %6.0f | %10.3f %6.2f\n",
                 size, sum.index_ms, tf(sum.index_flop, sum.index_ms), sum.attend_ms[0],
@@ -108,7 +115,8 @@ Shape suite_shape(long batch, long queries, long longest) {
   return shape;
 }
 
-bool suite(const msa::Context& context, const std::string& path, int repeats, Json& json) {
+bool suite(const msa::Context& context, const std::string& path, Parts parts, int repeats,
+           Json& json) {
   std::ifstream file(path);
   std::string line;
   if (!std::getline(file, line)) {
@@ -128,9 +136,9 @@ bool suite(const msa::Context& context, const std::string& path, int repeats, Js
     }
     const Shape shape = suite_shape(values[0], values[1], values[2]);
     Layer layer(context, shape);
-    layer.set_picks(0, false, 11);
-    const double index_us = layer.index_ms(repeats) * 1e3;
-    const double attend_us = layer.attend_ms(repeats) * 1e3;
+    if (parts.attend) layer.set_picks(0, false, 11);
+    const double index_us = parts.index ? layer.index_ms(repeats) * 1e3 : 0;
+    const double attend_us = parts.attend ? layer.attend_ms(repeats) * 1e3 : 0;
     const double compute = shape.index_flop() / 560e12 + shape.attend_flop() / 330e12;
     const double allowed = 1.5e6 * std::max(compute, shape.bytes() / 4.3e12) + 15;
     const double ratio = (index_us + attend_us) / allowed;
@@ -156,10 +164,13 @@ int main(int argc, char** argv) {
   std::string suite_path;
   std::string json_path;
   int repeats = 7;
+  Parts parts;
   for (int n = 1; n < argc; n += 2) {
     if (n + 1 >= argc) {
-      std::fputs("usage: cuda_bench [--table SIZES] [--suite CSV] [--repeats N] [--json FILE]\n",
-                 stderr);
+      std::fputs(
+          "usage: cuda_bench [--table SIZES] [--suite CSV] [--repeats N] "
+          "[--part both|index|attend] [--json FILE]\n",
+          stderr);
       return 2;
     }
     const std::string value = argv[n + 1];
@@ -171,6 +182,9 @@ int main(int argc, char** argv) {
       suite_path = value;
     } else if (std::strcmp(argv[n], "--json") == 0) {
       json_path = value;
+    } else if (std::strcmp(argv[n], "--part") == 0 &&
+               (value == "both" || value == "index" || value == "attend")) {
+      parts = {value != "attend", value != "index"};
     } else if (std::strcmp(argv[n], "--repeats") == 0) {
       repeats = std::max(1, std::atoi(value.c_str()));
     } else {
@@ -182,8 +196,8 @@ int main(int argc, char** argv) {
     const msa::Context context({.backend = msa::Backend::kCuda});
     std::printf("%s\n", context.description().c_str());
     Json json;
-    if (!sizes.empty()) table(context, sizes, repeats, json);
-    if (!suite_path.empty() && !suite(context, suite_path, repeats, json)) return 1;
+    if (!sizes.empty()) table(context, sizes, parts, repeats, json);
+    if (!suite_path.empty() && !suite(context, suite_path, parts, repeats, json)) return 1;
     if (!json_path.empty() && !json.write(json_path)) {
       std::fprintf(stderr, "cannot write %s\n", json_path.c_str());
       return 1;

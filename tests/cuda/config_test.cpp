@@ -103,7 +103,10 @@ TEST(IndexConfig, FewQueriesSplitTheKeysAndManyDoNot) {
   EXPECT_EQ(pick_index_config(p).splits, 1);
   p.sequences.num_query_tokens = 8192;
   p.k_idx.num_rows = 8192;
-  EXPECT_EQ(pick_index_config(p).splits, 4);  // 64 blocks are four segments
+  EXPECT_EQ(pick_index_config(p).splits, 2);  // 128 tiles of up to 64 blocks
+  p.sequences.num_query_tokens = 171;         // 3 tiles: one thread block for each multiprocessor
+  p.k_idx.num_rows = 55339;
+  EXPECT_EQ(pick_index_config(p).splits, 44);
   p.sequences.num_query_tokens = 1;
   p.k_idx.num_rows = 1 << 20;
   EXPECT_EQ(pick_index_config(p).splits, kMaxSegments);

@@ -136,23 +136,22 @@ __global__ void __launch_bounds__(128, 1)
   }
 }
 
-/// 4. One warp, 8 rows: the best `kept` of `count` scores each.
+/// 4. One warp, 32 rows: the best `kept` of `count` scores each.
 __global__ void lists_of_rows(const float* scores, int count, int slots, int kept, int32_t* ids) {
   extern __shared__ __align__(1024) uint8_t shared[];
-  const CandidateLists lists = {reinterpret_cast<uint64_t*>(shared), nullptr, slots};
-  const int row_index = static_cast<int>(threadIdx.x) / 4;
-  RowState row = {0, kept > 0 ? 0u : 0xFFFFFFFFu, list_place(0, row_index)};
-  clear_lists(lists, kept);
-  __syncwarp();
+  auto* words = reinterpret_cast<uint32_t*>(shared);
+  const CandidateLists<32> lists = {words, words + 32 * slots, nullptr, slots};
+  const int row = static_cast<int>(threadIdx.x);
+  ListState list = clear_list(lists, row, kept);
   for (int block = 0; block < count; ++block) {
-    offer(lists, row, true, scores[row_index * count + block], block, 0.0f);
+    const uint32_t key = ordered_score(__float_as_uint(scores[row * count + block]));
+    if (key > list.threshold) replace_worst(lists, row, list, key, block, 0.0f);
   }
-  int last = -1;
+  const int entries = list_count(lists, row, kept);
   for (int n = 0; n < kept; ++n) {
-    float unused = 0.0f;
-    const int id = next_id(lists, last, &unused);
-    if (id != kNoId) last = id;
-    if (threadIdx.x % 4 == 0) ids[row_index * kept + n] = id == kNoId ? -1 : id;
+    const int slot = slots - entries + n;
+    ids[row * kept + n] =
+        n < entries ? static_cast<int32_t>(lists.ids[lists.place(slot, row)]) : -1;
   }
 }
 
@@ -331,21 +330,27 @@ void check_lists(Report& report, std::mt19937& random) {
   for (const int top_k : {1, 4, 8, 16, 32}) {
     constexpr int kCount = 300;
     const int kept = top_k - 1;
-    const int slots = (kept + 3) / 4 * 4;
-    std::vector<float> scores(8 * kCount);
+    const int slots = list_slots(kept);
+    constexpr int kRows = 32;
+    std::vector<float> scores(kRows * kCount);
     for (float& score : scores) {  // many ties, both zeros, both infinities
       const int draw = std::uniform_int_distribution<int>(-6, 6)(random);
       score = draw == 6 ? INFINITY : draw == -6 ? -INFINITY : static_cast<float>(draw) * 0.5f;
       if (draw == 0 && random() % 2 == 0) score = -0.0f;
     }
-    DeviceMemory device(scores.size() * 4), ids(8 * 32 * 4);
+    for (int b = 0; b < kCount; ++b) {  // every block enters, none does, all are equal
+      scores[static_cast<size_t>(b)] = static_cast<float>(b) - 150;
+      scores[static_cast<size_t>(kCount + b)] = static_cast<float>(150 - b);
+      scores[static_cast<size_t>(2 * kCount + b)] = -INFINITY;
+    }
+    DeviceMemory device(scores.size() * 4), ids(kRows * 32 * 4);
     device.upload(scores.data(), scores.size() * 4);
-    lists_of_rows<<<1, 32, 8 * 32 * 8>>>(static_cast<float*>(device.data()), kCount, slots, kept,
-                                         static_cast<int32_t*>(ids.data()));
+    lists_of_rows<<<1, 32, kRows * 32 * 8>>>(static_cast<float*>(device.data()), kCount, slots,
+                                             kept, static_cast<int32_t*>(ids.data()));
     finish();
-    const auto got = ids.download<int32_t>(static_cast<size_t>(8 * std::max(kept, 1)));
+    const auto got = ids.download<int32_t>(static_cast<size_t>(kRows * std::max(kept, 1)));
     size_t wrong = 0;
-    for (int row = 0; row < 8; ++row) {
+    for (int row = 0; row < kRows; ++row) {
       std::vector<bool> taken(kCount);
       for (int n = 0; n < kept; ++n) {
         int best = -1;
@@ -365,7 +370,7 @@ void check_lists(Report& report, std::mt19937& random) {
       }
     }
     report.add("lists with top-k " + std::to_string(top_k), wrong == 0,
-               first_difference(wrong, static_cast<size_t>(8 * kept), "some row"));
+               first_difference(wrong, static_cast<size_t>(kRows * kept), "some row"));
   }
 }
 

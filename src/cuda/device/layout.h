@@ -78,23 +78,19 @@ MSA_HOST_DEVICE int64_t segment_blocks(int64_t num_blocks) {
   return blocks > kMinSegmentBlocks ? blocks : kMinSegmentBlocks;
 }
 
-/// A candidate of the selection as one number: greater is better. Score descending, then id
-/// ascending; 0 is "no candidate" and is below every real one, minus infinity included.
+/// A block's score as an unsigned number: greater is better, and every score, minus infinity
+/// included, is above kNoCandidate. NaN does not come here: the maximum ignores it.
 MSA_HOST_DEVICE uint32_t ordered_score(uint32_t float_bits) {
   if (float_bits == 0x80000000u) float_bits = 0;  // -0 equals +0
   return (float_bits & 0x80000000u) != 0 ? ~float_bits : (float_bits | 0x80000000u);
 }
-MSA_HOST_DEVICE uint64_t candidate(uint32_t score, int32_t id) {
-  return (static_cast<uint64_t>(score) << 32) | static_cast<uint32_t>(~id);
-}
-MSA_HOST_DEVICE int32_t candidate_id(uint64_t entry) {
-  return static_cast<int32_t>(~static_cast<uint32_t>(entry));
-}
-inline constexpr uint64_t kNoCandidate = 0;
-inline constexpr uint64_t kNeverReplaced = ~uint64_t{0};  // fills places past K - 1
+inline constexpr uint32_t kNoCandidate = 0;
+inline constexpr uint32_t kNeverReplaced = ~0u;  // above every score: fills slots past K - 1
 
-/// Place of (slot, row) in the candidate lists of 8 rows: a warp that reads four adjacent slots of
-/// its eight rows reads 32 adjacent entries.
-MSA_HOST_DEVICE int list_place(int slot, int row) { return slot / 4 * 32 + row * 4 + slot % 4; }
+/// Slots of a list of `num_kept` candidates: a multiple of what a thread handles at once.
+inline constexpr int kSlotsAtOnce = 16;
+MSA_HOST_DEVICE int list_slots(int num_kept) {
+  return (num_kept + kSlotsAtOnce - 1) / kSlotsAtOnce * kSlotsAtOnce;
+}
 
 }  // namespace msa::cuda

@@ -1,7 +1,12 @@
-// The K-1 best blocks of each row, kept while the blocks stream by. A row's list lies in shared
-// memory, unsorted; its worst score and the place of that entry stay in registers of the four lanes
-// (a quad) that own the row. Blocks arrive in ascending order, so a block that only equals the
-// worst score never enters: ties go to the lower id.
+// The K-1 best blocks of each row, kept while the blocks stream by. One thread owns a row. Its list
+// lies in shared memory in order of arrival, which is the order of ids; the worst score and its
+// slot stay in registers. A better block takes the worst one out, the entries behind it move up by
+// a slot, and the new one comes last: so a list is ready to be written at any time.
+//
+// Ties go to the lower id: a block that only equals the worst score never enters, and of equal
+// worst scores the last one leaves. Slots are laid out in fours, [slots / 4][rows][4]: a warp whose
+// lanes own adjacent rows reads 16 bytes a lane without a bank conflict. A replacement is about 140
+// instructions for 16 slots; it loads all of them before it uses the first.
 #pragma once
 
 #include "cuda/device/layout.h"
@@ -16,91 +21,109 @@ __device__ __forceinline__ float add_lse2(float a, float b) {
   return largest + __log2f(1.0f + exp2_fast(-fabsf(a - b)));
 }
 
-inline constexpr int kNoId = 0x7FFFFFFF;
-
-/// What a quad knows of its row.
-struct RowState {
-  int position;        // i; below 0 the row sees nothing
-  uint32_t threshold;  // score of the worst entry; 0 while there is room
-  int worst;           // its place in the list, see list_place()
-};
-
-/// Lists of the 8 rows that one half of a warp's 16-row tile holds.
+/// Lists of kRows adjacent rows.
+template <int kRows>
 struct CandidateLists {
-  uint64_t* entries;  // [8 * slots], by list_place()
-  float* lses;        // [8 * slots]: base-two LSE of the block, or null when not wanted
-  int slots;          // a multiple of 4
+  uint32_t* keys;  // [slots / 4, kRows, 4]: ordered_score()
+  uint32_t* ids;   // [slots / 4, kRows, 4]
+  uint32_t* lses;  // [slots / 4, kRows, 4]: bits of the block's base-two LSE; null: not wanted
+  int slots;       // list_slots()
+
+  static __device__ __forceinline__ int place(int slot, int row) {
+    return (slot / 4 * kRows + row) * 4 + slot % 4;
+  }
 };
 
-__device__ __forceinline__ void clear_lists(const CandidateLists& lists, int num_kept) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  for (int slot = lane % 4; slot < lists.slots; slot += 4) {
-    lists.entries[list_place(slot, lane / 4)] = slot < num_kept ? kNoCandidate : kNeverReplaced;
+/// What the thread knows of its list.
+struct ListState {
+  uint32_t threshold;  // score of the worst entry; kNoCandidate while there is room
+  int worst;           // its slot
+};
+
+/// Padding first, then room for `num_kept` entries.
+template <int kRows>
+__device__ __forceinline__ ListState clear_list(const CandidateLists<kRows>& lists, int row,
+                                                int num_kept) {
+#pragma unroll 1
+  for (int slot = 0; slot < lists.slots; ++slot) {
+    lists.keys[lists.place(slot, row)] =
+        slot < lists.slots - num_kept ? kNeverReplaced : kNoCandidate;
+  }
+  return {num_kept > 0 ? kNoCandidate : kNeverReplaced, lists.slots - 1};
+}
+
+/// Entries of the row: they lie in the last slots.
+template <int kRows>
+__device__ __forceinline__ int list_count(const CandidateLists<kRows>& lists, int row,
+                                          int num_kept) {
+  int count = num_kept;
+  while (count > 0 && lists.keys[lists.place(lists.slots - count, row)] == kNoCandidate) --count;
+  return count;
+}
+
+/// Slot `worst` of the row leaves, those behind it move up, `added` comes last. Calls
+/// look(words, first) for each kSlotsAtOnce slots from `begin` on as they are afterwards.
+template <int kRows, typename Look>
+__device__ __forceinline__ void replace_word(uint32_t* words, const CandidateLists<kRows>& lists,
+                                             int row, int worst, uint32_t added, int begin,
+                                             const Look& look) {
+#pragma unroll 1
+  for (int first = begin; first < lists.slots; first += kSlotsAtOnce) {
+    auto* fours = reinterpret_cast<uint4*>(words + lists.place(first, row));
+    uint32_t here[kSlotsAtOnce + 1];
+#pragma unroll
+    for (int n = 0; n < kSlotsAtOnce / 4; ++n) {
+      const uint4 four = fours[n * kRows];
+      here[n * 4] = four.x;
+      here[n * 4 + 1] = four.y;
+      here[n * 4 + 2] = four.z;
+      here[n * 4 + 3] = four.w;
+    }
+    here[kSlotsAtOnce] = added;
+    if (first + kSlotsAtOnce < lists.slots) {
+      here[kSlotsAtOnce] = words[lists.place(first + kSlotsAtOnce, row)];
+    }
+    const int leaving = worst - first;
+#pragma unroll
+    for (int n = 0; n < kSlotsAtOnce; ++n) {
+      if (leaving <= n) here[n] = here[n + 1];
+    }
+#pragma unroll
+    for (int n = 0; n < kSlotsAtOnce / 4; ++n) {
+      fours[n * kRows] = make_uint4(here[n * 4], here[n * 4 + 1], here[n * 4 + 2], here[n * 4 + 3]);
+    }
+    look(here, first);
   }
 }
 
-/// Offers block `block` to the row of this quad. All lanes of the warp call it; `wanted` says
-/// whether the block may be a candidate of the row at all.
-__device__ __forceinline__ void offer(const CandidateLists& lists, RowState& row, bool wanted,
-                                      float score, int block, float block_lse2) {
-  const uint32_t key = ordered_score(__float_as_uint(score));
-  const bool enters = wanted && key > row.threshold;
-  if (!__any_sync(~0u, enters)) return;
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  if (enters && lane % 4 == 0) {
-    lists.entries[row.worst] = candidate(key, block);
-    if (lists.lses != nullptr) lists.lses[row.worst] = block_lse2;
-  }
-  __syncwarp();
-  uint64_t least = kNeverReplaced;
-  int place_of_least = 0;
-  for (int place = lane; place < lists.slots * 8; place += 32) {  // slots lane % 4 of row lane / 4
-    const uint64_t entry = lists.entries[place];
-    if (entry < least) {
-      least = entry;
-      place_of_least = place;
-    }
-  }
+/// Puts a block that is better than the worst entry in its place.
+template <int kRows>
+__device__ __forceinline__ void replace_worst(const CandidateLists<kRows>& lists, int row,
+                                              ListState& list, uint32_t key, int id, float lse2) {
+  const int worst = list.worst;
+  const int from = worst / kSlotsAtOnce * kSlotsAtOnce;
+  const auto nothing = [](const uint32_t*, int) {};
+  list.threshold = kNeverReplaced;
+  replace_word(lists.keys, lists, row, worst, key, 0, [&](const uint32_t* keys, int first) {
+    uint32_t least = keys[0];
 #pragma unroll
-  for (int step = 1; step < 4; step *= 2) {
-    const uint64_t other = __shfl_xor_sync(~0u, least, step);
-    const int other_place = __shfl_xor_sync(~0u, place_of_least, step);
-    if (other < least || (other == least && other_place < place_of_least)) {
-      least = other;
-      place_of_least = other_place;
+    for (int n = 1; n < kSlotsAtOnce; n += 2) {
+      least =
+          n + 1 < kSlotsAtOnce ? __vimin3_u32(least, keys[n], keys[n + 1]) : min(least, keys[n]);
     }
-  }
-  row.threshold = static_cast<uint32_t>(least >> 32);
-  row.worst = place_of_least;
-  __syncwarp();
-}
-
-/// Walks the row's entries by ascending id: the id after `last`, or kNoId at the end, and its
-/// LSE. All lanes of the warp call it.
-__device__ __forceinline__ int next_id(const CandidateLists& lists, int last, float* lse2) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  int best = kNoId;
-  int best_place = 0;
-  for (int place = lane; place < lists.slots * 8; place += 32) {
-    const uint64_t entry = lists.entries[place];
-    const int id = candidate_id(entry);
-    const bool real = entry != kNoCandidate && entry != kNeverReplaced;
-    if (real && id > last && id < best) {
-      best = id;
-      best_place = place;
-    }
-  }
+    if (least > list.threshold) return;  // equal ones of these slots come later: they leave first
+    list.threshold = least;
+    int last = 0;
 #pragma unroll
-  for (int step = 1; step < 4; step *= 2) {
-    const int other = __shfl_xor_sync(~0u, best, step);
-    const int other_place = __shfl_xor_sync(~0u, best_place, step);
-    if (other < best) {
-      best = other;
-      best_place = other_place;
+    for (int n = 1; n < kSlotsAtOnce; ++n) {
+      if (keys[n] == least) last = n;
     }
+    list.worst = first + last;
+  });
+  replace_word(lists.ids, lists, row, worst, static_cast<uint32_t>(id), from, nothing);
+  if (lists.lses != nullptr) {
+    replace_word(lists.lses, lists, row, worst, __float_as_uint(lse2), from, nothing);
   }
-  if (lists.lses != nullptr) *lse2 = lists.lses[best_place];
-  return best;
 }
 
 }  // namespace msa::cuda

@@ -3,26 +3,56 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "cuda/device/layout.h"
 #include "cuda/sm90/attention_forward/params.h"
+#include "cuda/sm90/index_forward/params.h"
 
 namespace msa::cuda {
 namespace {
 
-constexpr int kIndexTileRows = 256;
+constexpr int kIndexTileRows = kIndexRows;
 constexpr int kMultiprocessors = 132;  // of the H100 and H200 in SXM form
 constexpr int64_t kPartialBytes = int64_t{1} << 30;
 constexpr int64_t kPlanBytes = int64_t{1} << 28;
 constexpr int64_t kChunkRows =
     8192;  // Q of one group of a chunk stays in L2: 32 MiB at G 16, D 128
 
-/// Upper bounds that the shapes give: the longest request and all requests together, in blocks.
-int64_t longest_request(const core::SequenceParams& s, int64_t key_rows, int64_t block_size) {
-  return s.paged() ? s.max_pages : ceil_div(key_rows, block_size);
-}
+/// Upper bound that the shapes give: all requests together, in blocks.
 int64_t all_requests(const core::SequenceParams& s, int64_t key_rows, int64_t block_size) {
   return s.paged() ? s.batch * s.max_pages : key_rows / block_size + s.batch;
+}
+
+/// Into how many pieces the keys of the longest tile are cut so that all are done first. In units of
+/// one tile and block (1.2 us of tensor cores): a thread block costs its piece and three units to
+/// start and to end; the merge costs three and one for every 8192 rows. Tiles are as long as
+/// `longest` blocks down to `span` less.
+int pick_splits(int64_t tiles, int64_t longest, int64_t span, int grain) {
+  constexpr double kOverhead = 3;
+  const double shortest = static_cast<double>(std::max<int64_t>(longest - span, 0));
+  const double mean = (static_cast<double>(longest) + shortest) / 2;
+  int best = 1;
+  double least = 0;
+  for (int splits = 1; splits <= kMaxSegments; ++splits) {
+    const double size = piece_blocks(static_cast<int>(longest), splits, grain);
+    const bool even = static_cast<double>(span) < size;  // all tiles have as many pieces
+    const double pieces =
+        std::ceil(static_cast<double>(tiles) * (even ? std::ceil(mean / size) : mean / size + 0.5));
+    double time = size + kOverhead;
+    if (even) {
+      time *= std::ceil(pieces / kMultiprocessors);
+    } else if (pieces > kMultiprocessors) {
+      const double work = static_cast<double>(tiles) * mean + pieces * kOverhead;
+      time = std::max(time, work / kMultiprocessors + 0.1 * size);
+    }
+    if (splits > 1) time += 3 + static_cast<double>(tiles) / 32;
+    if (splits == 1 || time < least) {
+      least = time;
+      best = splits;
+    }
+  }
+  return best;
 }
 
 }  // namespace
@@ -34,17 +64,14 @@ IndexConfig pick_index_config(const core::IndexForwardParams& params) {
   // Every request, and the rows past the last one, may end with a part of a tile.
   config.num_tiles = static_cast<int>(s.num_query_tokens / config.tile_queries + s.batch + 1);
   const int64_t num_kept = params.block_ids.data != nullptr ? params.block_ids.top_k - 1 : 0;
-  config.slots = static_cast<int>(round_up(num_kept, 4));
-  // Causal tiles differ in length, so a full machine wants a few thread blocks a multiprocessor.
-  const int64_t tiles = ceil_div(s.num_query_tokens, config.tile_queries);
-  const int64_t segments =
-      ceil_div(longest_request(s, params.k_idx.num_rows, params.block_size), kMinSegmentBlocks);
-  config.splits = 1;
-  if (tiles > 0 && tiles < 2 * kMultiprocessors) {
-    const int64_t wanted = ceil_div(4 * kMultiprocessors, std::max(tiles, s.batch));
-    config.splits =
-        static_cast<int>(std::clamp<int64_t>(std::min<int64_t>(wanted, segments), 1, kMaxSegments));
-  }
+  config.slots = list_slots(static_cast<int>(num_kept));
+  // Lengths are on the device: requests of one size are the guess.
+  const int64_t requests = std::max<int64_t>(s.batch, 1);
+  const int64_t tiles = std::max(ceil_div(s.num_query_tokens, config.tile_queries), requests);
+  const int64_t blocks =
+      s.paged() ? s.max_pages : ceil_div(params.k_idx.num_rows, requests * params.block_size);
+  config.splits = pick_splits(tiles, blocks, s.num_query_tokens / requests / params.block_size,
+                              params.lse_idx != nullptr ? kMinSegmentBlocks : 1);
   return config;
 }
 

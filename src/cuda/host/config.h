@@ -14,7 +14,7 @@ struct IndexConfig {
   int tile_queries = 0;  // of a thread block: 256 rows / Hkv
   int num_tiles = 0;
   int splits = 0;  // thread blocks that share the keys of a tile
-  int slots = 0;   // candidates of a list: K - 1 rounded up to a multiple of 4
+  int slots = 0;   // of a list: room for K - 1 candidates
   std::string describe() const;
 };
 IndexConfig pick_index_config(const core::IndexForwardParams& params);

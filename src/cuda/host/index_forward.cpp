@@ -25,9 +25,10 @@ size_t fill(const core::IndexForwardParams& op, void* workspace, IndexKernelPara
   if (config.splits == 1) return 0;
   Carver carver(workspace);
   const int64_t rows = op.sequences.num_query_tokens * op.num_kv_heads;
-  params->split_entries = carver.take<uint64_t>(config.splits * rows * config.slots);
+  params->split_keys = carver.take<uint32_t>(config.splits * rows * config.slots);
+  params->split_ids = carver.take<uint32_t>(config.splits * rows * config.slots);
   if (op.lse_idx != nullptr) {
-    params->split_lses = carver.take<float>(config.splits * rows * config.slots);
+    params->split_lses = carver.take<uint32_t>(config.splits * rows * config.slots);
     params->local_lses = carver.take<float>(rows);
     params->segment_lses = carver.take<float>(rows * kMaxSegments);
   }

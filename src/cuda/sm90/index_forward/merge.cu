@@ -1,92 +1,183 @@
 // sm90_index_merge: the output of a row from the shares of the thread blocks that split its keys.
 //
-// One warp a row. Each share holds its K-1 best blocks; the best K-1 of all shares are picked one
-// by one, put in order of id, and the local block closes the list. The candidates are distinct
-// numbers in a total order, so the result does not depend on the number of shares. LSEs are added
-// in the same order as in the unsplit kernel, so their bits are the same too.
-#include "cuda/device/sequence.cuh"
+// One warp a row. A share holds its K-1 best blocks in order of id, and the shares are in order of
+// id too. So the result is what lies above a score T, in the order in which it lies there; T comes
+// from bisection between the least and the greatest score and a count of the warp's candidates at
+// each step. Of scores equal to T the first ones are taken: ties go to the lower id. The selection
+// does not depend on the number of shares, and LSEs are added in the same order as in the unsplit
+// kernel, so their bits do not either. Rows with one piece are written by the index kernel.
 #include "cuda/device/topk.cuh"
 #include "cuda/sm90/index_forward/launch.h"
+#include "cuda/sm90/index_forward/pieces.cuh"
 
 namespace msa::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 8;
 
-__device__ __forceinline__ uint64_t warp_max(uint64_t value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    const uint64_t other = __shfl_xor_sync(~0u, value, step);
-    if (other > value) value = other;
+/// Candidates of one row: groups of four, [pieces, slots / 4] of them, padding and room included.
+struct RowShares {
+  const uint4* words;    // of the row in the first share
+  int64_t piece_stride;  // in groups
+  int groups_of_piece;
+  int num_groups;
+  __device__ __forceinline__ int64_t place(int group) const {
+    const int piece = group / groups_of_piece;
+    return piece * piece_stride + (group - piece * groups_of_piece);
   }
-  return value;
+};
+
+__device__ __forceinline__ bool is_real(uint32_t key) {
+  return key != kNoCandidate && key != kNeverReplaced;
+}
+
+/// Calls f(key) for the lane's candidates.
+template <typename Function>
+__device__ __forceinline__ void for_own_keys(const RowShares& shares, const Function& f) {
+  for (int group = static_cast<int>(threadIdx.x % 32); group < shares.num_groups; group += 32) {
+    const uint4 keys = shares.words[shares.place(group)];
+    f(keys.x);
+    f(keys.y);
+    f(keys.z);
+    f(keys.w);
+  }
+}
+
+/// Candidates of the row whose key is at least `key`.
+__device__ __forceinline__ int count_from(const RowShares& shares, uint32_t key) {
+  unsigned count = 0;
+  for_own_keys(shares, [&](uint32_t own) { count += is_real(own) && own >= key ? 1 : 0; });
+  return static_cast<int>(__reduce_add_sync(~0u, count));
+}
+
+/// What is taken: all above `threshold`, and the first `ties` of those equal to it.
+struct Cut {
+  uint32_t threshold;
+  int ties;
+  int count;  // taken altogether
+};
+
+__device__ __forceinline__ Cut find_cut(const RowShares& shares, int num_kept) {
+  uint32_t least = kNeverReplaced;
+  uint32_t greatest = kNoCandidate;
+  unsigned total = 0;
+  for_own_keys(shares, [&](uint32_t own) {
+    if (!is_real(own)) return;
+    least = min(least, own);
+    greatest = max(greatest, own);
+    ++total;
+  });
+  const auto all = static_cast<int>(__reduce_add_sync(~0u, total));
+  if (all <= num_kept) return {kNoCandidate, 0, all};
+  // More than num_kept are at least `low`, fewer than num_kept at least `high`.
+  uint32_t low = __reduce_min_sync(~0u, least);
+  uint32_t high = __reduce_max_sync(~0u, greatest) + 1;
+  int above = 0;
+  while (high - low > 1) {
+    const uint32_t middle = low + (high - low) / 2;
+    const int count = count_from(shares, middle);
+    if (count == num_kept) return {middle - 1, 0, num_kept};
+    if (count > num_kept) {
+      low = middle;
+    } else {
+      high = middle;
+      above = count;
+    }
+  }
+  return {low, num_kept - above, num_kept};
 }
 
 __global__ void __launch_bounds__(kWarps * 32)
     sm90_index_merge(const __grid_constant__ IndexKernelParams p) {
+  __shared__ float lses[kWarps][32];  // of the selected blocks, in order
   const int lane = static_cast<int>(threadIdx.x % 32);
+  float* own_lses = lses[threadIdx.x / 32];
   const core::SequenceParams& sequences = p.op.sequences;
   const int64_t num_rows = sequences.num_query_tokens << p.head_shift;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (row >= num_rows) return;
   const Request request =
       load_request(sequences, p.op.k_idx.num_rows, find_request(sequences, p.token(row)));
+  const int64_t row_in_request = p.token(row) - request.first_row;
+  const TilePieces pieces = tile_pieces(p, request, row_in_request / p.tile_queries);
+  if (pieces.count() == 1) return;
   const int64_t position = request.position(p.token(row));
   const int local =
       position < 0 ? -1 : static_cast<int>(position) / static_cast<int>(p.op.block_size);
 
-  // The n-th best candidate ends in lane n.
-  uint64_t mine = kNoCandidate;
-  float my_lse2 = minus_infinity();
-  uint64_t last = ~uint64_t{0};
-  int count = 0;
-  const int per_row = p.splits * p.slots;
-  for (int n = 0; n < p.num_kept; ++n) {
-    uint64_t best = kNoCandidate;
-    int64_t place = 0;
-    for (int c = lane; c < per_row; c += 32) {
-      const int64_t at = (c / p.slots * num_rows + row) * p.slots + c % p.slots;
-      const uint64_t entry = p.split_entries[at];
-      if (entry < last && entry > best) {
-        best = entry;
-        place = at;
+  // 1. The cut, then the ids above it by ascending id.
+  const int groups = p.slots / 4;
+  const RowShares shares = {reinterpret_cast<const uint4*>(p.split_keys) + row * groups,
+                            num_rows * groups, groups, pieces.count() * groups};
+  const auto* ids_of_shares = reinterpret_cast<const uint4*>(p.split_ids) + row * groups;
+  const auto* lses_of_shares = reinterpret_cast<const uint4*>(p.split_lses) + row * groups;
+  const Cut cut = find_cut(shares, p.num_kept);
+  int32_t* ids = p.op.block_ids.data;
+  if (ids != nullptr) {
+    ids += p.head(row) * p.op.block_ids.head_stride + p.token(row) * p.op.block_ids.token_stride;
+  }
+  int taken_before = 0;
+  int ties_before = 0;
+  for (int first = 0; first < shares.num_groups; first += 32) {
+    const bool inside = first + lane < shares.num_groups;
+    const int64_t place = inside ? shares.place(first + lane) : 0;
+    uint4 words = make_uint4(0, 0, 0, 0);
+    if (inside) words = shares.words[place];
+    const uint32_t keys[4] = {words.x, words.y, words.z, words.w};
+    // Counts in one number: above the cut in the low half, equal to it in the high half.
+    uint32_t own = 0;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      if (is_real(keys[n])) {
+        own += keys[n] > cut.threshold ? 1u : (keys[n] == cut.threshold ? 0x10000u : 0u);
       }
     }
-    last = warp_max(best);
-    if (last == kNoCandidate) break;
-    const int owner = __ffs(static_cast<int>(__ballot_sync(~0u, best == last))) - 1;
-    const int64_t best_place = __shfl_sync(~0u, place, owner);
-    if (lane == n) {
-      mine = last;
-      if (p.split_lses != nullptr) my_lse2 = p.split_lses[best_place];
+    uint32_t sum = own;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const uint32_t below = __shfl_up_sync(~0u, sum, step);
+      if (lane >= step) sum += below;
     }
-    ++count;
+    const uint32_t total = __shfl_sync(~0u, sum, 31);
+    if (own != 0) {
+      const uint32_t before = sum - own;
+      int taken = taken_before + static_cast<int>(before & 0xFFFFu);
+      int ties = ties_before + static_cast<int>(before >> 16);
+      const uint4 id_words = ids_of_shares[place];
+      const uint32_t own_ids[4] = {id_words.x, id_words.y, id_words.z, id_words.w};
+      uint4 lse_words = make_uint4(0, 0, 0, 0);
+      if (p.split_lses != nullptr) lse_words = lses_of_shares[place];
+      const uint32_t own_lse_bits[4] = {lse_words.x, lse_words.y, lse_words.z, lse_words.w};
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const bool above = is_real(keys[n]) && keys[n] > cut.threshold;
+        const bool equal = is_real(keys[n]) && keys[n] == cut.threshold;
+        if (above || (equal && ties < cut.ties)) {
+          const int to = taken + min(ties, cut.ties);
+          if (ids != nullptr) ids[to] = static_cast<int32_t>(own_ids[n]);
+          own_lses[to] = __uint_as_float(own_lse_bits[n]);
+        }
+        taken += above ? 1 : 0;
+        ties += equal ? 1 : 0;
+      }
+    }
+    taken_before += static_cast<int>(total & 0xFFFFu);
+    ties_before += static_cast<int>(total >> 16);
+  }
+  if (ids != nullptr && lane >= cut.count && lane < p.op.block_ids.top_k) {
+    ids[lane] = lane == cut.count && local >= 0 ? local : -1;
   }
 
-  // Ascending ids: a candidate's place is the number of lower ids.
-  const int id = lane < count ? candidate_id(mine) : kNoId;
-  int rank = 0;
-  for (int n = 0; n < count; ++n) rank += __shfl_sync(~0u, id, n) < id ? 1 : 0;
-  if (p.op.block_ids.data != nullptr) {
-    int32_t* ids = p.op.block_ids.data + p.head(row) * p.op.block_ids.head_stride +
-                   p.token(row) * p.op.block_ids.token_stride;
-    if (lane < count) ids[rank] = id;
-    if (lane >= count && lane < p.op.block_ids.top_k) {
-      ids[lane] = lane == count && local >= 0 ? local : -1;
-    }
-  }
+  // 2. LSE, in the order of the unsplit kernel.
   if (p.op.lse_idx == nullptr) return;
+  __syncwarp();
   float lse2 = minus_infinity();
   if (p.op.lse_scope == IndexLseScope::kVisible) {
-    const int64_t segment = segment_blocks(ceil_div(request.key_length, p.op.block_size));
-    for (int64_t s = 0; local >= 0 && s <= local / segment; ++s) {
+    for (int s = 0; local >= 0 && s <= local / pieces.segment; ++s) {
       lse2 = add_lse2(lse2, p.segment_lses[row * kMaxSegments + s]);
     }
   } else {
-    for (int n = 0; n < count; ++n) {
-      const int owner = __ffs(static_cast<int>(__ballot_sync(~0u, lane < count && rank == n))) - 1;
-      lse2 = add_lse2(lse2, __shfl_sync(~0u, my_lse2, owner));
-    }
+    for (int n = 0; n < cut.count; ++n) lse2 = add_lse2(lse2, own_lses[n]);
     if (local >= 0) lse2 = add_lse2(lse2, p.local_lses[row]);
   }
   if (lane == 0) {

@@ -9,11 +9,19 @@ namespace msa::cuda {
 inline constexpr int kIndexRows = 256;          // of a thread block
 inline constexpr int kIndexMaxStages = 4;       // of the ring of key blocks
 inline constexpr int kMaxSharedBytes = 232448;  // that a thread block of sm_90 can have
+inline constexpr int kMinPieceBlocks = 4;       // of a tile's blocks, for one thread block
 
-/// Dynamic shared memory of the index kernel: slack for alignment, ring, barriers, lists, LSEs.
+/// Shared memory of the index kernel, all of it dynamic: barriers, maxima and LSEs of the rows of
+/// each stage, ring of key blocks, lists of `slots` scores and ids; with an LSE, those of the lists
+/// and three sums a row.
+inline constexpr int kIndexMaximaOffset = 128;
+inline constexpr int kIndexLsesOffset = kIndexMaximaOffset + kIndexMaxStages * kIndexRows * 4;
+inline constexpr int kIndexRingOffset =
+    (kIndexLsesOffset + kIndexMaxStages * kIndexRows * 4 + kSwizzleAtomBytes - 1) /
+    kSwizzleAtomBytes * kSwizzleAtomBytes;
 MSA_HOST_DEVICE int index_shared_bytes(int stages, int stage_bytes, int slots, bool with_lse) {
-  return kSwizzleAtomBytes + stages * stage_bytes + 2 * kIndexMaxStages * 8 +
-         kIndexRows * slots * (with_lse ? 12 : 8) + (with_lse ? kIndexRows * 12 : 0);
+  return kIndexRingOffset + stages * stage_bytes + kIndexRows * slots * 8 +
+         (with_lse ? kIndexRows * (slots + 3) * 4 : 0);
 }
 /// Four stages, or as many as the lists leave room for.
 MSA_HOST_DEVICE int index_stages(int stage_bytes, int slots, bool with_lse) {
@@ -22,19 +30,28 @@ MSA_HOST_DEVICE int index_stages(int stage_bytes, int slots, bool with_lse) {
   return stages;
 }
 
+/// Blocks of a piece when the `blocks` of a request are cut into at most `splits`. `grain` is a
+/// segment of the LSE when one is asked for, else 1: results depend on no other cut.
+MSA_HOST_DEVICE int piece_blocks(int blocks, int splits, int grain) {
+  int size = (blocks + splits - 1) / splits;
+  if (size < kMinPieceBlocks) size = kMinPieceBlocks;
+  return (size + grain - 1) / grain * grain;
+}
+
 struct IndexKernelParams {
   core::IndexForwardParams op;
   int tile_queries = 0;  // queries of a thread block: 256 rows / Hkv
   int num_tiles = 0;     // upper bound; thread blocks past the real number return at once
-  int splits = 1;        // thread blocks that share a tile's keys
-  int slots = 0;         // K - 1 rounded up to a multiple of 4
+  int splits = 1;        // at most so many thread blocks share a tile's keys
+  int slots = 0;         // of a list: list_slots(K - 1)
   int num_kept = 0;      // K - 1
   int head_shift = 0;    // log2(Hkv)
   // Workspace, used only when splits > 1. Rows are t * Hkv + head.
-  uint64_t* split_entries = nullptr;  // [splits, Tq * Hkv, slots]
-  float* split_lses = nullptr;        // [splits, Tq * Hkv, slots], or null without lse_idx
-  float* local_lses = nullptr;        // [Tq * Hkv]
-  float* segment_lses = nullptr;      // [Tq * Hkv, kMaxSegments]
+  uint32_t* split_keys = nullptr;  // [splits, Tq * Hkv, slots]
+  uint32_t* split_ids = nullptr;   // [splits, Tq * Hkv, slots]
+  uint32_t* split_lses = nullptr;  // [splits, Tq * Hkv, slots], or null without lse_idx
+  float* local_lses = nullptr;     // [Tq * Hkv]
+  float* segment_lses = nullptr;   // [Tq * Hkv, kMaxSegments]
 
   MSA_HOST_DEVICE int64_t head(int64_t row) const { return row & ((1 << head_shift) - 1); }
   MSA_HOST_DEVICE int64_t token(int64_t row) const { return row >> head_shift; }
