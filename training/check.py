@@ -19,7 +19,8 @@ def recalls(run, batches=4):
     generator = torch.Generator().manual_seed(0)
     found, chance = [], []
 
-    def random_select(q_idx, k_idx, rows, block, top_k):
+    def random_select(q_idx, k_idx, first, block, top_k):
+        rows = torch.arange(first, first + q_idx.shape[2]).expand(q_idx.shape[0], -1)
         scores = torch.rand(*q_idx.shape[:3], -(-k_idx.shape[1] // block), generator=generator)
         return msa.select_blocks(scores, rows, block, top_k)
 

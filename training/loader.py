@@ -10,14 +10,24 @@ import numpy as np
 
 from .corpus import Corpus
 from .tasks import ANSWER, REPEAT, TEXT, SequenceMaker
-from .tokenizer import ASSISTANT, load_tokenizer
+from .tokenizer import ASSISTANT, END, load_tokenizer
 
 AHEAD = 3
 
 
-def loss_rows(ids, classes, rows, seed):
-    """Flat indices of the predicting positions that enter the loss, and weights: answers sum to 1 (their
-    first tokens count three times: they are what was found), the rest to 0.3."""
+def answer_weights(flat, places, comma, space):
+    """Weights of answer tokens by what each decides; places are those of the predicting tokens.
+
+    3 for the first token of a value (behind <|assistant|>, a comma, or a comma and a space: it is what was found), 2 for
+    the tokens that say whether another value follows, 1 for the rest of a value.
+    """
+    here, before, after = flat[places], flat[np.maximum(places - 1, 0)], flat[places + 1]
+    begins = (here == ASSISTANT) | (here == comma) | ((here == space) & (before == comma))
+    return np.where(begins, 3.0, np.where((after == comma) | (after == END), 2.0, 1.0))
+
+
+def loss_rows(ids, classes, rows, seed, comma, space):
+    """Flat indices of the predicting positions that enter the loss, and weights: answers sum to 1, the rest to 0.3."""
     batch, length = ids.shape
     target_class = np.zeros((batch, length), np.int8)
     target_class[:, :-1] = classes[:, 1:]
@@ -30,8 +40,8 @@ def loss_rows(ids, classes, rows, seed):
     index = np.zeros(rows, np.int64)
     weights = np.zeros(rows, np.float32)
     index[: len(answers)] = answers
-    first = np.where(ids.reshape(-1)[answers] == ASSISTANT, 3.0, 1.0)
-    weights[: len(answers)] = first / max(first.sum(), 1.0)
+    by_decision = answer_weights(ids.reshape(-1), answers, comma, space)
+    weights[: len(answers)] = by_decision / max(by_decision.sum(), 1.0)
     index[len(answers) : len(answers) + count] = others
     weights[len(answers) : len(answers) + count] = np.where(flat[others] == REPEAT, 0.6, 0.3) / max(
         count, 1
@@ -43,7 +53,9 @@ def make_batch(maker, seed, number, stage, step):
     ids, positions, classes, kl = maker.batch(
         seed, number, step, stage.rows, stage.length, stage.kl_rows, stage.flavours, stage.cloze
     )
-    index, weights, answers = loss_rows(ids, classes, stage.loss_rows, [seed, number, step])
+    index, weights, answers = loss_rows(
+        ids, classes, stage.loss_rows, [seed, number, step], maker.comma, maker.space
+    )
     targets = np.roll(ids, -1, 1).reshape(-1)[index]
     return {
         "ids": ids,

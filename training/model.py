@@ -9,7 +9,6 @@ the language loss reaches the index, whose only output is a selection.
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention.flex_attention import flex_attention
 
 from . import msa
 
@@ -110,26 +109,27 @@ def answer_loss(head, norm, x, targets, weights):
 
 
 class Operators:
-    """The pieces of a step, plain or compiled; one set for a run. FlexAttention is compiled always."""
+    """The pieces of a step, plain or compiled; one set for a run. fused: the Triton kernels, which need CUDA."""
 
-    def __init__(self, compiled=False, flex=False, chunk=1024):
+    def __init__(self, compiled=False, fused=False, chunk=1024):
         def wrap(function):
             return torch.compile(function, dynamic=False) if compiled else function
 
-        if compiled or flex:
+        if compiled:
             torch._dynamo.config.recompile_limit = 64
         self.before_attention = wrap(before_attention)
         self.after_attention = wrap(after_attention)
         self.answer_loss = wrap(answer_loss)
-        self.select = wrap(msa.select_chunk)
         self.kl_rows = wrap(msa.kl_rows)
         self.chunk = chunk
-        self.flex = torch.compile(flex_attention, dynamic=False) if flex else None
+        if fused:
+            from . import sparse_triton
 
-    def sparse_attention(self, q, k, v, bitmap, block):
-        if self.flex is None:
-            return msa.sparse_attention_plain(q, k, v, bitmap, block)
-        return msa.sparse_attention_flex(q, k, v, bitmap, block, self.flex)
+            self.select = sparse_triton.select_chunk
+            self.sparse_attention = sparse_triton.sparse_attention
+        else:
+            self.select = wrap(msa.select_chunk)
+            self.sparse_attention = msa.sparse_attention_plain
 
 
 class Backbone(nn.Module):

@@ -8,8 +8,8 @@ the indices `rows` [B, R] (all N when None). A selection is a bitmap [B, Hkv, R,
   out[i,h] = softmax over the selected visible j of q[i,h].k[j,g] / sqrt(D), times v
   KL       = mean over i and g of sum_j p (log p - log r), p the group mean of the main attention, r the index branch
 
-Two paths give the same results: the plain one (masked attention, for the CPU and the tests) and FlexAttention with a
-mask that reads the bitmap (for CUDA). Scores are made in chunks of queries, so nothing of size N x N is ever whole.
+Two paths give the same results: the plain one here (masked attention, for the CPU and the tests) and the kernels of
+sparse_triton.py (for CUDA). Scores are made in chunks of queries, so nothing of size N x N is ever whole.
 """
 
 import math
@@ -70,19 +70,21 @@ def bitmap_to_ids(bitmap, top_k):
     return torch.where(ids == blocks, -1, ids).int()
 
 
-def select_chunk(q_idx, k_idx, rows, block, top_k):
+def select_chunk(q_idx, k_idx, first, block, top_k):
+    """Bitmap of the queries at positions first, first + 1, ..."""
+    rows = torch.arange(first, first + q_idx.shape[2], device=q_idx.device)
+    rows = rows.expand(q_idx.shape[0], -1)
     return select_blocks(block_scores(q_idx, k_idx, rows, block), rows, block, top_k)
 
 
 def select_all(q_idx, k_idx, block, top_k, chunk, select=select_chunk):
-    """Bitmap of every query, in chunks of queries. A chunk sees only the keys before its end."""
+    """Bitmap of every query, in chunks of queries."""
     batch, heads, length, _ = q_idx.shape
     blocks = -(-length // block)
-    bitmap = torch.zeros(batch, heads, length, blocks, dtype=torch.bool, device=q_idx.device)
+    bitmap = torch.empty(batch, heads, length, blocks, dtype=torch.bool, device=q_idx.device)
     for start in range(0, length, chunk):
         end = min(start + chunk, length)
-        rows = torch.arange(start, end, device=q_idx.device).expand(batch, -1)
-        bitmap[:, :, start:end] = select(q_idx[:, :, start:end], k_idx, rows, block, top_k)
+        bitmap[:, :, start:end] = select(q_idx[:, :, start:end], k_idx, start, block, top_k)
     return bitmap
 
 
@@ -111,44 +113,6 @@ def sparse_attention_plain(q, k, v, bitmap, block):
             )
         )
     return torch.cat(out, 2)
-
-
-def flex_block_mask(bitmap, block, tile=128):
-    """BlockMask of [B * Hkv, 1, N, N] whose mask_mod reads the bitmap; N must be a multiple of the tile."""
-    from torch.nn.attention.flex_attention import BlockMask
-
-    batch, heads, length, blocks = bitmap.shape
-    if length % tile or tile % block:
-        raise ValueError(
-            f"[flex] length and block: got {length}, {block}, allowed multiples / divisors of {tile}"
-        )
-    tiles = length // tile
-    merged = bitmap.reshape(batch * heads, length, blocks)
-    touched = merged.view(batch * heads, tiles, tile, tiles, tile // block).any(4).any(2)
-    counts = touched.sum(-1).int()
-    order = torch.argsort(touched.to(torch.uint8), dim=-1, descending=True, stable=True).int()
-
-    def mask_mod(b, h, query, key):
-        return (key <= query) & merged[b, query, key // block]
-
-    return BlockMask.from_kv_blocks(
-        counts[:, None], order[:, None], BLOCK_SIZE=tile, mask_mod=mask_mod
-    )
-
-
-def sparse_attention_flex(q, k, v, bitmap, block, flex):
-    """FlexAttention with the group axis folded into the batch, so that one mask serves the G heads of a group."""
-    batch, heads, length, width = q.shape
-    groups = k.shape[1]
-    mask = flex_block_mask(bitmap, block)
-    out = flex(
-        q.reshape(batch * groups, heads // groups, length, width),
-        k.reshape(batch * groups, 1, length, width),
-        v.reshape(batch * groups, 1, length, width),
-        block_mask=mask,
-        enable_gqa=True,
-    )
-    return out.reshape(batch, heads, length, width)
 
 
 def token_mask(rows, length, bitmap, block):

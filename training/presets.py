@@ -40,24 +40,31 @@ PRESETS = {
     "h200": Preset(
         model=ModelConfig(),
         stages=(
-            Stage(512, 128, 0.14, 0.0, 16, 16384),
+            Stage(512, 128, 0.10, 0.0, 16, 16384),
             Stage(2048, 32, 0.16, 0.0, 32, 16384),
-            Stage(8192, 8, 0.34, 0.6, 64, 16384),
-            Stage(32768, 2, 0.36, 0.8, 192, 16384),
+            Stage(8192, 8, 0.33, 0.6, 64, 16384),
+            Stage(32768, 2, 0.31, 0.8, 192, 16384),
+            Stage(65536, 1, 0.10, 0.9, 256, 16384),
         ),
         seconds=500.0,
         workers=14,
+        chunk=4096,
         checkpoint_seconds=1e9,
     ),
     # Goes on from the model of "h200" (--init): long documents only, falling rates throughout.
     "h200-long": Preset(
         model=ModelConfig(),
-        stages=(Stage(8192, 8, 0.35, 0.7, 64, 16384), Stage(32768, 2, 0.65, 0.85, 192, 16384)),
+        stages=(
+            Stage(8192, 8, 0.35, 0.7, 64, 16384),
+            Stage(32768, 2, 0.45, 0.85, 192, 16384),
+            Stage(65536, 1, 0.20, 0.9, 256, 16384),
+        ),
         rates={"muon": 0.01, "adam": 1.5e-3, "index": 1.5e-3},
         warmup_steps=50,
         decay_share=0.9,
         seconds=430.0,
         workers=14,
+        chunk=4096,
         checkpoint_seconds=1e9,
     ),
     "cpu": Preset(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .phrases import grammar_form
 from .tokenizer import ASSISTANT, BEGIN, END, USER
 from .words import Words
 
@@ -21,7 +22,7 @@ TASKS = Path(__file__).resolve().parent / "tasks.json"
 NONE, TEXT, ANSWER, REPEAT = range(4)
 LARGEST_POSITION = 1_048_576
 FLAVOURS = ("single", "mixed", "multivalue", "tracking", "tokens", "repeat")
-DEFAULT_FLAVOURS = (44, 14, 10, 16, 10, 6)
+DEFAULT_FLAVOURS = (38, 14, 22, 13, 8, 5)
 
 
 def load_tasks(path=TASKS):
@@ -79,9 +80,11 @@ class ItemMaker:
                 return text
 
     def filler_words(self, rng, low, high):
-        words = []
-        for _ in range(rng.randint(low, high)):
-            words.append(rng.choice(self.filler) if rng.random() < 0.75 else self.words.word(rng))
+        """Random words; the outer ones, which may stand beside a key or a value, are function words."""
+        words = [rng.choice(self.filler) for _ in range(rng.randint(low, high))]
+        for place in range(1, len(words) - 1):
+            if rng.random() < 0.35:
+                words[place] = self.words.word(rng)
         return words
 
     def random_form(self, rng):
@@ -125,12 +128,14 @@ class ItemMaker:
 
     def form(self, rng, value_first_share=0.3):
         kind = rng.random()
-        if kind < 0.32:
+        if kind < 0.17:
             return self.random_form(rng)
+        if kind < 0.52:
+            return grammar_form(rng)
         form = rng.choice(self.value_first if rng.random() < value_first_share else self.key_first)
-        if kind < 0.42:
+        if kind < 0.6:
             form = dict(form, question=rng.choice(self.key_first)["question"])
-        elif kind < 0.47:
+        elif kind < 0.64:
             lead = " ".join(self.filler_words(rng, 1, 4))
             form = dict(form, fact=f"{lead.capitalize()}, {form['fact']}")
         return form
@@ -157,7 +162,7 @@ class ItemMaker:
     def multivalue(self, rng, used, form=None, count=None, value_kind=None):
         form = form or rng.choice(self.tasks["multivalue"])
         key = self.fresh(rng, used, self.words.key)
-        count = count or rng.choice((2, 2, 3, 3, 3, 4))
+        count = count or rng.choice((2, 3, 3, 3, 4))
         values, seen = [], set()
         kind = value_kind or (
             rng.choice(list(self.words.value_kinds)) if rng.random() < 0.7 else None
@@ -196,6 +201,7 @@ class SequenceMaker:
         self.tasks = tasks or load_tasks()
         self.items = ItemMaker(self.tasks, words)
         self.newline = self.encode(["\n"])[0]
+        self.comma, self.space = tokenizer.token_to_id(","), tokenizer.token_to_id("Ġ")
         vocabulary = tokenizer.get_vocab_size()
         ends = np.zeros(vocabulary, bool)
         plain = []
@@ -253,7 +259,7 @@ class SequenceMaker:
             rng.shuffle(pool)
         while spent < budget and len(drawn) < few:
             batch = []
-            for _ in range(16):
+            for _ in range(max(2, min(16, (budget - spent) // 40))):
                 kind = (
                     flavour
                     if flavour != "mixed"
@@ -285,6 +291,7 @@ class SequenceMaker:
         return drawn
 
     def encode_items(self, items, rng):
+        """(fact token arrays, question-and-answer arrays) of the items whose facts are within the limit."""
         texts = []
         for item in items:
             texts += [fact + "\n" for fact in item.facts] + item.questions + item.answers
@@ -295,6 +302,8 @@ class SequenceMaker:
             questions = [next(encoded) for _ in item.questions]
             answers = [next(encoded) for _ in item.answers]
             pairs = [question_answer(q, a) for q, a in zip(questions, answers)]
+            if max(map(len, facts)) > self.tasks["limits"]["fact_tokens"] + len(self.newline):
+                continue
             if item.kind == "tracking":
                 pairs = pairs[: rng.choice((1, 2, len(pairs)))]
             result.append((facts, pairs))
@@ -310,7 +319,7 @@ class SequenceMaker:
             if key in used:
                 continue
             used.add(key)
-            value = np.asarray(rng.choices(self.plain_list, k=rng.randint(1, 4)), np.int32)
+            value = np.asarray(rng.choices(self.plain_list, k=rng.randint(1, 7)), np.int32)
             key = np.asarray(key, np.int32)
             parts = (value, joint, key) if swapped else (key, joint, value)
             fact = np.concatenate(parts + (self.newline,))

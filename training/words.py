@@ -23,6 +23,8 @@ MONTHS = (
     "December",
 )
 
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
 HELD_OUT = Path(__file__).resolve().parent / "held_out_words.json"
 
 
@@ -61,6 +63,9 @@ class Words:
             "hex": (3, self.hexadecimal),
             "amount": (5, self.amount),
             "path": (2, self.path),
+            "place": (5, self.place),
+            "address": (2, self.address),
+            "moment": (2, self.moment),
         }
 
     def weighted(self, rng, pairs):
@@ -235,6 +240,21 @@ class Words:
 
     def path(self, rng):
         return "/" + "/".join(self.pick(rng, "nouns") for _ in range(rng.choice((2, 3))))
+
+    def place(self, rng):
+        """Where something is: "under the blue kettle"."""
+        where = rng.choice(("under", "behind", "in", "on", "near", "inside", "next to", "above"))
+        head = self.pick(rng, "adjectives") + " " if rng.random() < 0.5 else ""
+        thing = self.pick(rng, "nouns") if rng.random() < 0.7 else self.made_up(rng, 3).lower()
+        return f"{where} {rng.choice(('the', 'the', 'the', 'my', 'a'))} {head}{thing}"
+
+    def address(self, rng):
+        street = rng.choice((self.pick(rng, "nouns").capitalize(), self.made_up(rng, 3).capitalize()))
+        return f"{rng.randint(1, 300)} {street} {rng.choice(('Street', 'Road', 'Lane', 'Square'))}"
+
+    def moment(self, rng):
+        day = rng.choice(DAYS)
+        return f"{day} at {rng.choice((str(rng.randint(1, 12)), self.time(rng), 'noon', 'night'))}"
 
     def variable(self, rng):
         kind = rng.random()

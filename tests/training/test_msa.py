@@ -132,20 +132,6 @@ def test_kl_value_and_gradients(sparse):
         assert abs(tensor.grad[place].item() - (sums[0] - sums[1]) / (2 * step)) < 2e-5
 
 
-def test_flex_path_equals_the_plain_path():
-    from torch.nn.attention.flex_attention import flex_attention
-
-    length, block, top_k = 256, 64, 2
-    q, k, v, q_idx, k_idx = (t.float() for t in tensors(length, 3, width=16, index=16))
-    bitmap = msa.select_all(q_idx, k_idx, block, top_k, chunk=128)
-    assert not bitmap[:, :, -1].all()
-    plain = msa.sparse_attention_plain(q, k, v, bitmap, block)
-    flex = msa.sparse_attention_flex(q, k, v, bitmap, block, flex_attention)
-    torch.testing.assert_close(flex, plain, atol=2e-6, rtol=1e-5)
-    tiles = msa.flex_block_mask(bitmap, block)
-    assert tiles.kv_num_blocks.max() <= length // 128
-
-
 def test_recalls_of_a_perfect_and_of_an_empty_selection():
     q, k, _, _, _ = tensors(64, 11)
     rows = torch.tensor([[60, 63]])

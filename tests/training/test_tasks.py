@@ -68,17 +68,16 @@ def test_keys_of_a_document_are_unique():
     assert len(set(keys)) == len(keys)
 
 
-def test_facts_are_shorter_than_a_block():
-    tasks, tokenizer = load_tasks(), load_tokenizer()
+def test_facts_are_shorter_than_a_block(maker):
+    limit = maker.tasks["limits"]["fact_tokens"]
     rng = random.Random(2)
-    for maker in (ItemMaker(tasks), ItemMaker(tasks, held_out_words(tasks))):
-        facts = [
-            f
-            for _ in range(400)
-            for f in maker.single(rng, set()).facts + maker.tracking(rng, set()).facts
-        ]
-        lengths = [len(e.ids) for e in tokenizer.encode_batch(facts)]
-        assert max(lengths) <= tasks["limits"]["fact_tokens"]
+    items = [maker.items.single(rng, set()) for _ in range(400)]
+    items += [maker.items.tracking(rng, set()) for _ in range(100)]
+    long = [item for item in items if max(map(len, maker.encode(item.facts))) > limit]
+    assert len(long) < 10
+    kept = maker.encode_items(items, rng)
+    assert len(kept) == len(items) - len(long)
+    assert max(len(fact) for facts, _ in kept for fact in facts) <= limit + 1  # and the line's end
 
 
 def test_evaluation_words_are_not_training_words():
