@@ -65,7 +65,14 @@ class Words:
             "path": (2, self.path),
             "place": (5, self.place),
             "address": (2, self.address),
-            "moment": (2, self.moment),
+            "moment": (3, self.moment),
+            "grouped": (7, self.grouped),
+            "plate": (6, self.plate),
+            "thousands": (5, self.thousands),
+            "listed": (5, self.listed),
+            "email": (2, self.email),
+            "measure": (4, self.measure),
+            "title": (5, self.title),
         }
 
     def weighted(self, rng, pairs):
@@ -253,8 +260,73 @@ class Words:
         return f"{rng.randint(1, 300)} {street} {rng.choice(('Street', 'Road', 'Lane', 'Square'))}"
 
     def moment(self, rng):
-        day = rng.choice(DAYS)
-        return f"{day} at {rng.choice((str(rng.randint(1, 12)), self.time(rng), 'noon', 'night'))}"
+        """A day, a time of day, or both."""
+        hour = rng.choice(
+            (
+                self.time(rng),
+                f"{rng.randint(1, 12)}:{rng.randint(0, 59):02d} {rng.choice(('am', 'pm'))}",
+                rng.choice(("noon", "midnight", "half past six", "dawn")),
+                f"{rng.randint(1, 12)} o'clock",
+            )
+        )
+        return rng.choice((f"{rng.choice(DAYS)} at {hour}", f"{rng.choice(DAYS)} {hour}", hour))
+
+    def digits(self, rng, low, high):
+        return "".join(rng.choice(string.digits) for _ in range(rng.randint(low, high)))
+
+    def grouped(self, rng):
+        """Digits in groups, as telephone and card numbers are written."""
+        count = rng.choice((2, 2, 3, 3, 4))
+        groups = [self.digits(rng, 1 if count > 2 else 2, 5) for _ in range(count)]
+        prefix = rng.choice(("", "", "", "+", "no. "))
+        return prefix + rng.choice((" ", " ", " ", "-", ".", "/")).join(groups)
+
+    def plate(self, rng):
+        """Letters and digits with a space between, as on number plates, tickets and doors."""
+        letters = "".join(rng.choice(string.ascii_uppercase) for _ in range(rng.randint(1, 3)))
+        parts = [letters, self.digits(rng, 1, 4)]
+        if rng.random() < 0.3:
+            parts.append(rng.choice((self.digits(rng, 1, 3), rng.choice(string.ascii_uppercase))))
+        if rng.random() < 0.3:
+            parts.reverse()
+        return " ".join(parts)
+
+    def thousands(self, rng):
+        number = f"{int(10 ** rng.uniform(3, 7)):,}"
+        kind = rng.random()
+        if kind < 0.5:
+            return number
+        return f"{number} {self.pick(rng, 'units')}" if kind < 0.8 else f"${number}"
+
+    def listed(self, rng):
+        """A few short parts with commas: one value, not several."""
+
+        def part():
+            kind = rng.random()
+            number = rng.choice((str(rng.randint(1, 99)), rng.choice(string.ascii_uppercase)))
+            if kind < 0.6:
+                return f"{self.pick(rng, 'nouns')} {number}"
+            return number if kind < 0.75 else self.word(rng)
+
+        return ", ".join(part() for _ in range(rng.choice((2, 2, 3))))
+
+    def email(self, rng):
+        user = rng.choice((self.pick(rng, "names").lower(), self.made_up(rng, 2).lower()))
+        host = rng.choice((self.pick(rng, "nouns"), self.made_up(rng, 2).lower()))
+        return f"{user}@{host}.{rng.choice(('org', 'com', 'net', 'io'))}"
+
+    def measure(self, rng):
+        sign = "-" if rng.random() < 0.2 else ""
+        number = f"{sign}{rng.randint(0, 99)}.{rng.randint(0, 99)}"
+        return f"{number} {rng.choice((self.pick(rng, 'units'), 'C', 'm', '%', 'l'))}"
+
+    def title(self, rng):
+        """Two or three capitalised words: a place, a firm, a project."""
+        words = [
+            (self.pick(rng, rng.choice(("adjectives", "nouns", "places"))) if rng.random() < 0.5 else self.made_up(rng, 3))
+            for _ in range(rng.choice((2, 2, 3)))
+        ]
+        return " ".join(word.capitalize() for word in words)
 
     def variable(self, rng):
         kind = rng.random()
