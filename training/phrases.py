@@ -270,7 +270,9 @@ def question(rng, key, asked, base, opener, tail):
     elif kind < 0.75:
         text = asked.replace("What", f"Which {rng.choice(WHAT_NOUNS)}", 1)
     elif kind < 0.85:
-        text = rng.choice((f"What to {base} with {key}", f"How does one {base} {key}", f"{key}: {base} what"))
+        text = rng.choice(
+            (f"What to {base} with {key}", f"How does one {base} {key}", f"{key}: {base} what")
+        )
     else:
         return rng.choice(GENERIC).replace("{key}", key)
     if tail and rng.random() < 0.3 and not tail.startswith(","):
@@ -293,4 +295,8 @@ def grammar_form(rng):
     if asking_key != key:
         asked = asked.replace(key, asking_key)
     text = question(rng, asking_key, asked, base, opener, tail)
-    return {"id": "grammar", "fact": fact, "question": text[0].upper() + text[1:] if text[0] != "{" else text}
+    return {
+        "id": "grammar",
+        "fact": fact,
+        "question": text[0].upper() + text[1:] if text[0] != "{" else text,
+    }

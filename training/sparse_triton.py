@@ -122,7 +122,9 @@ class BlockLists:
     def __init__(self, bitmap, tile=TILE):
         batch, heads, length, blocks = bitmap.shape
         if length % tile:
-            raise ValueError(f"[sparse attention] length: got {length}, allowed multiples of {tile}")
+            raise ValueError(
+                f"[sparse attention] length: got {length}, allowed multiples of {tile}"
+            )
         self.bitmap = bitmap.reshape(batch * heads, length, blocks)
         touched = self.bitmap.view(batch * heads, length // tile, tile, blocks).any(2)
         self.of_tile = ascending(touched)

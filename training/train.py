@@ -59,7 +59,9 @@ class Run:
             torch.set_float32_matmul_precision("high")
         self.autocast = cuda if autocast is None else autocast
         self.compiled = cuda if compiled is None else compiled
-        self.model = MsaModel(preset.model, Operators(self.compiled, fused=cuda, chunk=preset.chunk))
+        self.model = MsaModel(
+            preset.model, Operators(self.compiled, fused=cuda, chunk=preset.chunk)
+        )
         self.model.initialise(seed)
         if preset.structured:
             structured_start(self.model, seed, phrasing_tokens(load_tokenizer(), load_tasks()))

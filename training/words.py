@@ -256,7 +256,9 @@ class Words:
         return f"{where} {rng.choice(('the', 'the', 'the', 'my', 'a'))} {head}{thing}"
 
     def address(self, rng):
-        street = rng.choice((self.pick(rng, "nouns").capitalize(), self.made_up(rng, 3).capitalize()))
+        street = rng.choice(
+            (self.pick(rng, "nouns").capitalize(), self.made_up(rng, 3).capitalize())
+        )
         return f"{rng.randint(1, 300)} {street} {rng.choice(('Street', 'Road', 'Lane', 'Square'))}"
 
     def moment(self, rng):
@@ -323,7 +325,11 @@ class Words:
     def title(self, rng):
         """Two or three capitalised words: a place, a firm, a project."""
         words = [
-            (self.pick(rng, rng.choice(("adjectives", "nouns", "places"))) if rng.random() < 0.5 else self.made_up(rng, 3))
+            (
+                self.pick(rng, rng.choice(("adjectives", "nouns", "places")))
+                if rng.random() < 0.5
+                else self.made_up(rng, 3)
+            )
             for _ in range(rng.choice((2, 2, 3)))
         ]
         return " ".join(word.capitalize() for word in words)

@@ -66,9 +66,13 @@ def test_attention_and_its_gradients(batch, heads, group, length, width, block, 
     expected = msa.sparse_attention_plain(*plain, bitmap, block)
     got = sparse_triton.sparse_attention(*fused, bitmap, block)
     weight = torch.randn(got.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    tolerance = {"atol": 2e-2, "rtol": 2e-2} if CUDA else {"atol": 5e-6, "rtol": 1e-5}  # TF32 on CUDA
+    tolerance = (
+        {"atol": 2e-2, "rtol": 2e-2} if CUDA else {"atol": 5e-6, "rtol": 1e-5}
+    )  # TF32 on CUDA
     torch.testing.assert_close(got, expected, **tolerance)
-    for a, b in zip(torch.autograd.grad(got, fused, weight), torch.autograd.grad(expected, plain, weight)):
+    for a, b in zip(
+        torch.autograd.grad(got, fused, weight), torch.autograd.grad(expected, plain, weight)
+    ):
         torch.testing.assert_close(a, b, **tolerance)
 
 
