@@ -166,6 +166,14 @@ def place(rng):
     return f"{rng.choice(PREPOSITIONS)} {rng.choice(DETERMINERS)} {rng.choice(THINGS)}"
 
 
+def deed(rng):
+    """Somebody did something: a clause beside the point."""
+    verb, *_ = rng.choice(DONE_VERBS)
+    return joined(
+        rng.choice(PEOPLE), PAST.get(verb, verb), rng.choice(DETERMINERS), rng.choice(THINGS)
+    )
+
+
 def opening(rng):
     kind = rng.random()
     if kind < 0.4:
@@ -173,11 +181,9 @@ def opening(rng):
     if kind < 0.65:
         return rng.choice(OPENERS)
     if kind < 0.85:
-        phrase = place(rng) + ","
-        return phrase
-    verb, *_ = rng.choice(DONE_VERBS)
-    who = rng.choice(PEOPLE)
-    return f"{rng.choice(('When', 'After', 'Because', 'Although', 'Before', 'While'))} {who} {PAST.get(verb, verb)} {rng.choice(DETERMINERS)} {rng.choice(THINGS)},"
+        return place(rng) + ","
+    joint = rng.choice(("When", "After", "Because", "Although", "Before", "While"))
+    return f"{joint} {deed(rng)},"
 
 
 def ending(rng):
@@ -188,8 +194,8 @@ def ending(rng):
         return " " + place(rng)
     if kind < 0.9:
         return " " + rng.choice(WHENS)
-    verb, *_ = rng.choice(DONE_VERBS)
-    return f"{rng.choice((', and', ', so', ', but', ' because', ' while', ' until'))} {rng.choice(PEOPLE)} {PAST.get(verb, verb)} {rng.choice(DETERMINERS)} {rng.choice(THINGS)}"
+    joint = rng.choice((", and", ", so", ", but", " because", " while", " until"))
+    return f"{joint} {deed(rng)}"
 
 
 def joined(*parts):

@@ -57,7 +57,7 @@ def _scores_kernel(
 
 
 def block_scores(q_idx, k_idx, first, block):
-    """m [B, Hkv, R, blocks] in float32 for the R queries at positions first .. first + R - 1; -inf where nothing is visible."""
+    """m [B, Hkv, R, blocks] in float32 of the R queries from position first on; -inf where nothing is visible."""
     batch, heads, rows, width = q_idx.shape
     blocks = -(-k_idx.shape[1] // block)
     m = torch.full(
