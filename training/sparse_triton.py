@@ -44,14 +44,14 @@ def _scores_kernel(
     )  # fmt: skip
     out = m + (bh.to(tl.int64) * rows + row) * blocks
     last = first + tl.minimum(tile * ROWS + ROWS, rows) - 1
-    for block in range(0, last // BLOCK + 1):
+    for block in range(last // BLOCK + 1):
         j = block * BLOCK + column
         k_tile = tl.load(
             k + batch * stride_kb + j[None, :].to(tl.int64) * stride_kn + lane[:, None],
             mask=j[None, :] <= last, other=0.0,
         )  # fmt: skip
         scores = tl.dot(q_tile, k_tile) * scale
-        visible = (j[None, :] <= position[:, None]) & (scores == scores)
+        visible = (j[None, :] <= position[:, None]) & (scores == scores)  # noqa: PLR0124 (not NaN)
         best = tl.max(tl.where(visible, scores, float("-inf")), 1)
         tl.store(out + block, best, mask=inside)
 
@@ -356,9 +356,9 @@ class SparseAttention(torch.autograd.Function):
         dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
         tiles, blocks = length // TILE, bitmap.shape[-1]
         scale = 1.0 / math.sqrt(width)
-        shared = dict(
-            WIDTH=width, BLOCK=block, TILE=TILE, GROUP=padded_group(group), num_warps=4
-        )  # fmt: skip
+        shared = {
+            "WIDTH": width, "BLOCK": block, "TILE": TILE, "GROUP": padded_group(group), "num_warps": 4
+        }  # fmt: skip
         sizes = (heads, group, length, blocks, tiles, scale, scale * LOG2E)
         _dkv_kernel[(blocks, batch * heads)](
             q, k, v, dout, dk, dv, lse, delta, bitmap, block_counts, block_order,

@@ -9,7 +9,7 @@ CUDA = torch.cuda.is_available()
 if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
-from training import msa, sparse_triton  # noqa: E402
+from training import msa, sparse_triton
 
 DEVICE = "cuda" if CUDA else "cpu"
 
