@@ -141,12 +141,14 @@ KEY_DETERMINERS = (
 WHENS = (
     "today", "tomorrow", "for now", "again", "this time", "every year", "at night", "as usual", "by mistake", "at last",
     "once more", "in the end", "these days", "at first", "on purpose", "in writing", "without delay",
-    "and nothing else",    "as everyone knows", "or so it seems", "if I remember well", "to be exact", "as far as we know",
+    "and nothing else",    "as everyone knows", "or so it seems", "if I remember well", "to be exact",
+    "as far as we know",
 )  # fmt: skip
 OPENERS = (
     "Please note that", "Do not forget that", "It seems that", "Remember:", "Just so you know,", "For the record,",
     "Somebody said that", "It turned out that", "We were told that", "In short,", "By now", "Note that",
-    "Be aware that",    "Rumour has it that", "The sign says that", "You should know that", "I wrote down that", "Oddly enough,", "Also,",
+    "Be aware that",    "Rumour has it that", "The sign says that", "You should know that",
+    "I wrote down that", "Oddly enough,", "Also,",
     "Of course", "Fun fact:", "Good to know:", "To my surprise,", "As agreed,", "In case anyone asks,", "Meanwhile",
 )  # fmt: skip
 WHAT_NOUNS = (
