@@ -1,14 +1,15 @@
 """Phrasings from a small grammar: a sentence about a key and a value, and the question that its verb suggests.
 
-A verb row is (present, past, base, participle, links): the words that may stand between the verb and the value. Four shapes:
+A verb row is (present, past, base, participle, links): the words that may stand between the verb and the value. Four
+shapes:
 
   key      "Since March our {key} points to {value} in the hall."      "What does our {key} point to?"
   passive  "As agreed, the {key} was filed under {value}."             "What was the {key} filed under?"
   person   "The clerk labelled the {key} with {value} before noon."    "What did the clerk label the {key} with?"
   value    "{value} is what the porter wrote on the {key}."            "What did the porter write on the {key}?"
 
-Thousands of sentence frames, each seen a few times: what can be learned is where key and value stand, not a list. A word
-beside the value is always a function word or a sign, so that the value has an end.
+Thousands of sentence frames, each seen a few times: what can be learned is where key and value stand, not a list. A
+word beside the value is always a function word or a sign, so that the value has an end.
 """
 
 # Said of the key itself: "the {key} VERB link {value}".
