@@ -18,7 +18,7 @@ AHEAD = 3
 def answer_weights(flat, places, comma, space):
     """Weights of answer tokens by what each decides; places are those of the predicting tokens.
 
-    3 for the first token of a value (behind <|assistant|>, a comma, or a comma and a space: it is what was found), 2 for
+    3 for the first token of a value (behind <|assistant|> or a comma, spaces aside: it is what was found), 2 for
     the tokens that say whether another value follows, 1 for the rest of a value.
     """
     here, before, after = flat[places], flat[np.maximum(places - 1, 0)], flat[places + 1]
