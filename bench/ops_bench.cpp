@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "roof.h"
 #include "workload.h"
@@ -204,7 +206,9 @@ int parse_and_run(int argc, char** argv) {
   app.add_option("--samples", options.samples, "chunks of the prefill that are measured")
       ->check(CLI::Range(1, 1024));
   CLI11_PARSE(app, argc, argv);
-  return run(options);
+  const int status = run(options);
+  if (std::fflush(stdout) != 0) throw std::runtime_error("cannot write to standard output");
+  return status;
 }
 
 }  // namespace
