@@ -2,10 +2,13 @@
 
 import json
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import training.tasks
 from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
 from training.tasks import ANSWER, FLAVOURS, ItemMaker, SequenceMaker, load_tasks
@@ -159,3 +162,21 @@ def test_tokenizer_is_the_promised_one(root):
 
 def test_held_out_files_are_held_out_by_name():
     assert is_held_out("/a/b/x.py") == is_held_out("/other/x.py")
+
+
+def words_of(text):
+    return set(re.findall(r"[a-z']+", text.replace("{key}", "").replace("{value}", "").lower()))
+
+
+def test_held_out_phrasings_have_words_that_training_cannot_write():
+    folder = Path(training.tasks.__file__).parent
+    written = set().union(
+        *(
+            words_of((folder / name).read_text())
+            for name in ("phrases.py", "words.py", "tasks.json")
+        )
+    )
+    forms = json.loads((folder.parent / "cli" / "heldout.json").read_text())["forms"]
+    assert len(forms) >= 40
+    for form in forms:
+        assert words_of(form["fact"]) - written, form["id"]
