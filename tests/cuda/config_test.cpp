@@ -34,7 +34,7 @@ core::AttentionForwardParams attention(int64_t rows, int64_t keys, int64_t batch
 int64_t workspace_bytes(const core::AttentionForwardParams& p) {
   const AttentionConfig c = pick_attention_config(p);
   const int64_t passes = c.chunks_per_plan * (p.num_kv_heads / c.groups_per_pass);
-  return c.visits_per_pass * p.group_size() * (p.head_dim * 2 + 4) +
+  return c.partial_buffers * c.visits_per_pass * p.group_size() * (p.head_dim * 2 + 4) +
          passes * (c.bins_per_pass * 4 + c.visits_per_pass * 4 + c.items_per_pass * 16) +
          int64_t{c.chunks_per_plan} * c.chunk_rows * p.num_kv_heads * 8;
 }
@@ -53,8 +53,8 @@ TEST(AttentionConfig, WorkspaceIsBoundedForAnyLength) {
           const AttentionConfig c = pick_attention_config(p);
           EXPECT_EQ(c.chunk_rows % 32, 0);
           EXPECT_EQ(kv_heads % c.groups_per_pass, 0);
-          EXPECT_EQ(p.block_size % c.tile_queries, 0);
-          EXPECT_EQ(c.tile_queries * group % kTileRows, 0);
+          const bool one_pass = c.groups_per_pass == kv_heads && c.chunk_rows >= rows;
+          EXPECT_EQ(c.partial_buffers, one_pass ? 1 : 2);
           EXPECT_LT(c.chunk_rows, 1 << 27);  // a visit has 27 bits for the row
           EXPECT_GE(c.chunks_per_plan, 1);
         }
@@ -69,11 +69,13 @@ TEST(AttentionConfig, ManyPagesAreBoundedToo) {
 
 TEST(AttentionConfig, TheCutOfKnownShapes) {
   EXPECT_EQ(pick_attention_config(attention(8192, 8192)).describe(),
-            "attention_forward: chunks of 8192 rows, 1 groups a pass, 1 chunks a plan, combine "
-            "tiles of 16 queries");
+            "attention_forward: chunks of 8192 rows, 1 groups a pass, 1 chunks a plan, 2 partial "
+            "buffers");
   const AttentionConfig few = pick_attention_config(attention(338, 74578));
   EXPECT_EQ(few.groups_per_pass, 4);
   EXPECT_EQ(few.chunk_rows, 352);
+  EXPECT_EQ(few.partial_buffers, 1);
+  EXPECT_EQ(pick_attention_config(attention(1404, 46844)).groups_per_pass, 4);
 }
 
 TEST(IndexConfig, TheListsAlwaysLeaveRoomForARing) {

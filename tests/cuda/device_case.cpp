@@ -163,8 +163,16 @@ AttentionResult DeviceCase::run_attention(const Context& context,
   const int64_t q_heads = spec.kv_heads * spec.group;
   const int64_t width =  // of each list, also when there is no row
       num_rows == 0 ? spec.top_k : static_cast<int64_t>(ids.size()) / (spec.kv_heads * num_rows);
+  const bool token_major = spec.id_layout == BlockIdLayout::kTokenMajor;
+  std::vector<int32_t> stored = ids;  // [heads, rows, width] or [rows, heads, width]
+  if (token_major) {
+    for (int64_t list = 0; list < spec.kv_heads * num_rows; ++list) {
+      const int64_t to = list % num_rows * spec.kv_heads + list / num_rows;
+      std::copy_n(ids.begin() + list * width, width, stored.begin() + to * width);
+    }
+  }
   DeviceMemory id_memory(ids.size() * sizeof(int32_t));
-  if (!ids.empty()) id_memory.upload(ids.data(), ids.size() * sizeof(int32_t));
+  if (!ids.empty()) id_memory.upload(stored.data(), ids.size() * sizeof(int32_t));
   const DeviceOutput out(spec.q_dtype, num_rows, q_heads, spec.head_dim);
   const DeviceOutput lse(DType::kFloat32, 1, num_rows, q_heads);
   AttentionForwardArgs args;
@@ -173,7 +181,10 @@ AttentionResult DeviceCase::run_attention(const Context& context,
   args.v = v_;
   args.sequences = sequences_;
   args.block_size = spec.block_size;
-  args.block_ids = Tensor(id_memory.data(), DType::kInt32, {spec.kv_heads, num_rows, width});
+  args.block_id_layout = spec.id_layout;
+  args.block_ids = token_major
+                       ? Tensor(id_memory.data(), DType::kInt32, {num_rows, spec.kv_heads, width})
+                       : Tensor(id_memory.data(), DType::kInt32, {spec.kv_heads, num_rows, width});
   args.out = out.view;
   args.lse =
       MutableTensor(lse.view.data, DType::kFloat32, {num_rows, q_heads}, {lse.view.stride[1], 1});

@@ -16,9 +16,11 @@ namespace {
 TEST(Classify, ReadsTheListAsASet) {
   const std::vector<int32_t> ids = {5, 2, 5, 9, -2, 7, -1, 3};
   EXPECT_EQ(classify(ids.data(), 8, 7),
-            (uint64_t{0b11}) | kLocalBit);  // 9 is past, 3 after the end
+            uint64_t{0b100011} | uint64_t{6} << kLocalShift);  // 9 is past, 3 after the end
+  EXPECT_EQ(local_place(classify(ids.data(), 8, 7)), 5);
   EXPECT_EQ(classify(ids.data(), 8, 1), 0u);
-  EXPECT_EQ(classify(ids.data(), 1, 5), kLocalBit);
+  EXPECT_EQ(local_place(classify(ids.data(), 8, 3)), -1);
+  EXPECT_EQ(classify(ids.data(), 1, 5), uint64_t{1} | uint64_t{1} << kLocalShift);
 }
 
 TEST(Classify, EqualsTheDefinitionOnRandomLists) {
@@ -35,7 +37,11 @@ TEST(Classify, EqualsTheDefinitionOnRandomLists) {
     }
     const uint64_t mask = classify(ids.data(), top_k, local);
     std::multiset<int32_t> got;
-    if ((mask & kLocalBit) != 0) got.insert(local);
+    const int own = local_place(mask);
+    EXPECT_EQ(own >= 0, expected.contains(local));
+    if (own >= 0) {
+      EXPECT_EQ(ids[static_cast<size_t>(own)], local);
+    }
     for (size_t n = 0; n < ids.size(); ++n) {
       if ((mask >> n & 1) != 0) got.insert(ids[n]);
     }
@@ -43,43 +49,51 @@ TEST(Classify, EqualsTheDefinitionOnRandomLists) {
   }
 }
 
-TEST(Runs, CoverEveryRowOfAChunkOnce) {
-  std::mt19937 random(4);
-  for (int round = 0; round < 300; ++round) {
-    const int64_t length = int64_t{4} << random() % 6;
-    const int64_t chunk = 32 * (1 + static_cast<int64_t>(random() % 8));
-    std::vector<int64_t> q_begin = {0};
-    std::vector<int64_t> k_len;
-    for (size_t r = 0; r < 1 + random() % 5; ++r) {
-      q_begin.push_back(q_begin.back() + static_cast<int64_t>(random() % 300));
-      k_len.push_back(static_cast<int64_t>(random() % 500));
+TEST(Item, KeepsItsParts) {
+  for (const uint32_t visits : {1u, 17u, 64u}) {
+    for (const uint32_t group : {0u, 7u}) {
+      for (const uint32_t tokens : {1u, 64u, 128u}) {
+        for (const bool local : {false, true}) {
+          const uint32_t packed = pack_item(visits, group, tokens, local);
+          EXPECT_EQ(item_visits(packed), static_cast<int>(visits));
+          EXPECT_EQ(item_group(packed), static_cast<int>(group));
+          EXPECT_EQ(item_tokens(packed), static_cast<int>(tokens));
+          EXPECT_EQ(item_is_local(packed), local);
+        }
+      }
     }
-    const int64_t rows = q_begin.back();
-    std::vector<int> covered(static_cast<size_t>(rows));
-    for (int64_t begin = 0; begin < rows; begin += chunk) {
-      const int64_t end = std::min(rows, begin + chunk);
-      int64_t runs = 0;
-      for (size_t r = 0; r < k_len.size(); ++r) {
-        const int64_t from = std::max(q_begin[r], begin);
-        const int64_t to = std::min(q_begin[r + 1], end);
-        if (from >= to) continue;
-        const int64_t shift = k_len[r] - (q_begin[r + 1] - q_begin[r]) - q_begin[r];
-        const int64_t count = num_runs(from + shift, to - 1 + shift, length);
-        runs += count;
-        for (int64_t run = 0; run < count; ++run) {
-          const int64_t position = run_begin(from + shift, run, length);
-          EXPECT_EQ(floor_div(position, length) * length, position);
-          for (int64_t i = 0; i < length; ++i) {
-            const int64_t row = position - shift + i;
-            if (row >= from && row < to) ++covered[static_cast<size_t>(row)];
+  }
+}
+
+TEST(Partial, EveryHeadOfEveryPlaceHasARowOfItsOwn) {
+  for (int shift = 0; shift <= 4; ++shift) {
+    AttentionKernelParams p;
+    p.group_shift = shift;
+    p.groups_per_pass = 2;
+    p.op.block_ids.top_k = 5;
+    constexpr int kRows = 3;
+    p.visits_per_pass = int64_t{kRows} * 2 * 5;
+    const int64_t total = 2 * p.visits_per_pass << shift;
+    std::set<int64_t> seen;
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int row = 0; row < kRows; ++row) {
+        for (int group = 0; group < 2; ++group) {
+          for (int place = 0; place < 5; ++place) {
+            for (int head = 0; head < p.group_size(); ++head) {
+              const int64_t at = p.partial_row(pass, row, group, place, head);
+              EXPECT_GE(at, 0);
+              EXPECT_LT(at, total);
+              EXPECT_TRUE(seen.insert(at).second);
+              // A part holds the places of its heads in order: the merge reads it as one stretch.
+              const int in_part = head % p.part_heads();
+              EXPECT_EQ(at, p.partial_part(pass, row, group, head / p.part_heads()) +
+                                place * p.part_heads() + in_part);
+            }
           }
         }
       }
-      // The grid of the combine kernel.
-      EXPECT_LE(runs, ceil_div(std::min(rows, chunk), length) +
-                          2 * (static_cast<int64_t>(k_len.size()) + 1));
     }
-    for (const int count : covered) ASSERT_EQ(count, 1);
+    EXPECT_EQ(static_cast<int64_t>(seen.size()), total);
   }
 }
 
@@ -108,7 +122,8 @@ TEST(ReverseIndex, EveryVisitHasAPlaceOfItsOwnWithinTheCapacities) {
     while (1 << p.group_shift < op.group_size()) ++p.group_shift;
     p.groups_per_pass = config.groups_per_pass;
     const int64_t total_blocks = ceil_div(keys, op.block_size);
-    ASSERT_LE(total_blocks * config.groups_per_pass, config.bins_per_pass);
+    const int64_t half = total_blocks * config.groups_per_pass;
+    ASSERT_LE(2 * half, config.bins_per_pass);
 
     for (int64_t begin = 0; begin < rows; begin += config.chunk_rows) {
       std::map<int64_t, std::vector<uint32_t>> bins;
@@ -121,6 +136,7 @@ TEST(ReverseIndex, EveryVisitHasAPlaceOfItsOwnWithinTheCapacities) {
           for (int32_t& id : ids)
             id = static_cast<int32_t>(random() % static_cast<unsigned>(local + 2));
           if (sink) ids[0] = 0;
+          ids[ids.size() - 1] = local;
           const uint64_t mask = classify(ids.data(), static_cast<int>(op.block_ids.top_k), local);
           for (uint32_t n = 0; n < ids.size(); ++n) {
             if ((mask >> n & 1) == 0) continue;
@@ -128,10 +144,11 @@ TEST(ReverseIndex, EveryVisitHasAPlaceOfItsOwnWithinTheCapacities) {
             const uint32_t visit = pack_visit(in_chunk, n);
             ASSERT_EQ(visit_row(visit), in_chunk);
             ASSERT_EQ(visit_place(visit), n);
-            bins[group * total_blocks + ids[n]].push_back(visit);
-            const int64_t place = p.partial_row(in_chunk, group, static_cast<int>(n));
+            const bool own = static_cast<int>(n) == local_place(mask);
+            bins[(own ? half : 0) + group * total_blocks + ids[n]].push_back(visit);
+            const int64_t place = p.partial_row(0, in_chunk, group, static_cast<int>(n), 0);
             ASSERT_TRUE(places.insert(place).second);
-            ASSERT_LE(place + op.group_size(), config.visits_per_pass * op.group_size());
+            ASSERT_LT(place, config.visits_per_pass * op.group_size());
             ++visits;
           }
         }

@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(128, 1)
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = accumulator_row(thread, 2 * half);
-    store_partial<Traits>(out, half, 1.0f / sum[half], partial, row);
+    store_partial<Traits>(out, half, 1.0f / sum[half], partial + row * Traits::kDim);
     if (thread % 4 == 0) lse2[row] = largest2[half] + __log2f(sum[half]);
   }
 }

@@ -110,9 +110,10 @@ std::string partial_problem(const Batch& batch, int64_t row, int64_t head, int64
   const auto value = [](const std::vector<uint16_t>& from, int64_t at) {
     return static_cast<double>(core::bfloat16_to_float(from[static_cast<size_t>(at)]));
   };
-  std::vector<double> logits(kBlock);
+  std::vector<double> logits(kBlock, -HUGE_VAL);  // tokens behind the row's position
   double largest = -1e300;
-  for (int64_t j = 0; j < kBlock; ++j) {
+  const int64_t visible = std::min(kBlock, kKeys - kRows + row - block * kBlock + 1);
+  for (int64_t j = 0; j < visible; ++j) {
     double dot = 0;
     for (int64_t d = 0; d < kDim; ++d) {
       dot += value(batch.q, (row * heads + head) * kDim + d) *
@@ -130,7 +131,7 @@ std::string partial_problem(const Batch& batch, int64_t row, int64_t head, int64
   }
   for (int64_t d = 0; d < kDim; ++d) {
     double out = 0;
-    for (int64_t j = 0; j < kBlock; ++j) {
+    for (int64_t j = 0; j < visible; ++j) {
       out += std::exp(logits[static_cast<size_t>(j)] - largest) / sum *
              value(batch.v, ((block * kBlock + j) * kGroups + group) * kDim + d);
     }
@@ -193,29 +194,38 @@ void check_group_size(Report& report, int64_t group_size) {
     }
     const auto items = fetch(p.items + pass * p.items_per_pass, count);
     const auto visits = fetch(p.visits + pass * p.visits_per_pass, p.visits_per_pass);
-    const auto lse2 = fetch(p.partial_lse2, p.visits_per_pass * group_size);
-    const auto partial =
-        fetch(static_cast<const uint16_t*>(p.partial), p.visits_per_pass * group_size * kDim);
+    const int64_t partial_rows = p.partial_part(1, 0, 0, 0) * (passes > 1 ? 2 : 1);
+    const auto lse2 = fetch(p.partial_lse2, partial_rows);
+    const auto partial = fetch(static_cast<const uint16_t*>(p.partial), partial_rows * kDim);
     for (const cuda::Item& item : items) {
-      const int64_t in_range = item.count >> 16;
+      const int64_t in_range = cuda::item_group(item.packed);
+      const int64_t tokens = std::min(kBlock, kKeys - item.begin);
+      if (cuda::item_tokens(item.packed) != tokens) plan_problem = "an item has the wrong tokens";
       const int64_t group = pass * p.groups_per_pass + in_range;
-      for (int64_t n = 0; n < (item.count & 0xFFFF) && plan_problem.empty(); ++n) {
+      for (int64_t n = 0; n < cuda::item_visits(item.packed) && plan_problem.empty(); ++n) {
         const uint32_t visit = visits[static_cast<size_t>(item.first_visit + n)];
         const int64_t row = cuda::visit_row(visit);
         const int64_t place = cuda::visit_place(visit);
         if (row >= kRows || place >= kTopK || group >= kGroups ||
-            batch.list(group, row)[place] * kBlock != item.token || item.page != 0) {
-          plan_problem = fmt::format("token {} group {}: visit of row {} place {}", item.token,
+            batch.list(group, row)[place] * kBlock != item.begin) {
+          plan_problem = fmt::format("token {} group {}: visit of row {} place {}", item.begin,
                                      group, row, place);
           break;
         }
+        const int64_t position = kKeys - kRows + row;
+        if (cuda::item_is_local(item.packed) != (position / kBlock * kBlock == item.begin) ||
+            row + item.shift != position - item.begin) {
+          plan_problem =
+              fmt::format("token {}: row {} stands at {} in it", item.begin, row, row + item.shift);
+          break;
+        }
         if (!seen.insert({group, row, place}).second) plan_problem = "a visit comes twice";
-        // One range a pass overwrites the partial rows of the last, so only that one is looked at.
-        if (pass + 1 != passes || !gather_problem.empty() || (row + place) % 5 != 0) continue;
+        // Later passes overwrite the partial rows of earlier ones; the last two remain.
+        if (pass + 2 < passes || !gather_problem.empty() || (row + place) % 5 != 0) continue;
         const int64_t head = row % group_size;
-        const int64_t at =
-            p.partial_row(row, static_cast<int>(in_range), static_cast<int>(place)) + head;
-        gather_problem = partial_problem(batch, row, group * group_size + head, item.token / kBlock,
+        const int64_t at = p.partial_row(static_cast<int>(pass), row, static_cast<int>(in_range),
+                                         static_cast<int>(place), static_cast<int>(head));
+        gather_problem = partial_problem(batch, row, group * group_size + head, item.begin / kBlock,
                                          partial.data() + at * kDim, lse2[static_cast<size_t>(at)]);
       }
     }

@@ -24,6 +24,13 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
+/// 1 / x within one unit of the last place, without a branch for subnormals.
+__device__ __forceinline__ float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// Registers of every thread of the calling warpgroup from here on.
 template <int kRegisters>
 __device__ __forceinline__ void raise_registers() {
@@ -32,6 +39,12 @@ __device__ __forceinline__ void raise_registers() {
 template <int kRegisters>
 __device__ __forceinline__ void lower_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kRegisters));
+}
+
+/// A barrier of `kThreads` threads of the block, whole warps; 0 is that of __syncthreads().
+template <int kThreads>
+__device__ __forceinline__ void named_barrier(int number) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(number), "n"(kThreads) : "memory");
 }
 
 /// Ordinary writes of this thread to shared memory become visible to wgmma and to bulk copies.

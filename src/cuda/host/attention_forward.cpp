@@ -12,6 +12,7 @@ namespace msa::cuda {
 namespace {
 
 constexpr const char* kOp = "attention_forward";
+constexpr int kMergeShare = 20;  // per cent of the thread blocks that begin with a merge
 
 }  // namespace
 
@@ -23,12 +24,13 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
   params->chunk_rows = config.chunk_rows;
   params->groups_per_pass = config.groups_per_pass;
   params->num_ranges = static_cast<int>(op.num_kv_heads) / config.groups_per_pass;
-  params->tile_queries = config.tile_queries;
   params->bins_per_pass = config.bins_per_pass;
   params->visits_per_pass = config.visits_per_pass;
   params->items_per_pass = config.items_per_pass;
   const int64_t passes = int64_t{config.chunks_per_plan} * params->num_ranges;
-  const int64_t partial_rows = config.visits_per_pass * op.group_size();
+  params->wide_out = op.out_token_stride % 8 == 0 && op.out_head_stride % 8 == 0 &&
+                     reinterpret_cast<uintptr_t>(op.out) % 16 == 0;
+  const int64_t partial_rows = config.partial_buffers * config.visits_per_pass * op.group_size();
   Carver carver(workspace);
   params->partial = carver.take<uint16_t>(partial_rows * op.head_dim);
   params->partial_lse2 = carver.take<float>(partial_rows);
@@ -63,15 +65,15 @@ void attention_forward(const core::AttentionForwardParams& op, const core::RunCo
   core::KeyParams v = op.v;
   if (k.num_rows == 0) k.data = v.data = op.q;
   AttentionMaps maps;
-  maps.q_gather = query_map(kOp, op, op.group_size(), 1);
-  maps.q_tile = query_map(kOp, op, op.group_size(), kTileRows / op.group_size());
+  maps.q = query_map(kOp, op, op.group_size(), 1);
   maps.k = key_map(kOp, "k", k, op.sequences, op.num_kv_heads, op.head_dim, op.block_size);
   maps.v = key_map(kOp, "v", v, op.sequences, op.num_kv_heads, op.head_dim, op.block_size);
 
   const auto stream = static_cast<cudaStream_t>(run.stream);
-  const auto launch_pass =
-      op.q_dtype == DType::kBFloat16 ? launch_attention_pass_bf16 : launch_attention_pass_fp16;
+  const auto launch_passes =
+      op.q_dtype == DType::kBFloat16 ? launch_attention_passes_bf16 : launch_attention_passes_fp16;
   const int num_blocks = multiprocessors();
+  params.merge_blocks = num_blocks * kMergeShare / 100;
   const int64_t plan_rows = int64_t{config.chunks_per_plan} * config.chunk_rows;
   for (params.plan_begin = 0; params.plan_begin < rows; params.plan_begin += plan_rows) {
     params.plan_end = std::min(rows, params.plan_begin + plan_rows);
@@ -79,9 +81,7 @@ void attention_forward(const core::AttentionForwardParams& op, const core::RunCo
     const int64_t chunks =
         (params.plan_end - params.plan_begin + config.chunk_rows - 1) / config.chunk_rows;
     const int passes = static_cast<int>(chunks) * params.num_ranges;
-    for (int pass = 0; pass < passes; ++pass) {
-      check_cuda(kOp, launch_pass(params, maps, pass, num_blocks, stream));
-    }
+    check_cuda(kOp, launch_passes(params, maps, passes, num_blocks, stream));
     check_cuda(kOp, launch_attention_exact_rows(params, stream));
   }
 }

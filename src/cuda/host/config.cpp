@@ -13,8 +13,8 @@ namespace msa::cuda {
 namespace {
 
 constexpr int kIndexTileRows = kIndexRows;
-constexpr int kMultiprocessors = 132;  // of the H100 and H200 in SXM form
-constexpr int64_t kPartialBytes = int64_t{1} << 30;
+constexpr int kMultiprocessors = 132;                  // of the H100 and H200 in SXM form
+constexpr int64_t kPartialBytes = int64_t{576} << 20;  // of one of two buffers
 constexpr int64_t kPlanBytes = int64_t{1} << 28;
 constexpr int64_t kChunkRows =
     8192;  // Q of one group of a chunk stays in L2: 32 MiB at G 16, D 128
@@ -87,7 +87,8 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
   const int64_t top_k = std::max<int64_t>(params.block_ids.top_k, 1);
   const int64_t rows = std::max<int64_t>(s.num_query_tokens, 1);
 
-  // As many groups at once as keep the chunk's queries in L2, then as many rows as fit.
+  // As many groups at once as keep the chunk's queries in L2, then as many rows as fit: a pass costs
+  // some 35 us whatever it holds, more than hiding the merge of a small one saves.
   const int64_t row_bytes = top_k * group_size * (params.head_dim * 2 + 4);
   const int64_t most = std::min(kChunkRows, kPartialBytes / row_bytes / 128 * 128);
   int64_t groups = params.num_kv_heads;
@@ -97,11 +98,10 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
   config.chunk_rows = static_cast<int>(
       chunks == 1 ? round_up(rows, 32) : std::min(most, round_up(ceil_div(rows, chunks), 128)));
 
-  config.tile_queries =
-      static_cast<int>(std::min<int64_t>(params.block_size, kIndexTileRows / group_size));
+  config.partial_buffers = rows > config.chunk_rows || groups < params.num_kv_heads ? 2 : 1;
   config.visits_per_pass = int64_t{config.chunk_rows} * groups * top_k;
-  config.bins_per_pass = round_up(
-      std::max<int64_t>(groups * all_requests(s, params.k.num_rows, params.block_size), 1), 8);
+  config.bins_per_pass =
+      2 * std::max<int64_t>(groups * all_requests(s, params.k.num_rows, params.block_size), 1);
   config.items_per_pass = std::min(config.bins_per_pass, config.visits_per_pass) +
                           config.visits_per_pass / kItemVisits + 1;
 
@@ -117,9 +117,9 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
 
 std::string AttentionConfig::describe() const {
   return fmt::format(
-      "attention_forward: chunks of {} rows, {} groups a pass, {} chunks a plan, combine tiles of "
-      "{} queries",
-      chunk_rows, groups_per_pass, chunks_per_plan, tile_queries);
+      "attention_forward: chunks of {} rows, {} groups a pass, {} chunks a plan, {} partial "
+      "buffers",
+      chunk_rows, groups_per_pass, chunks_per_plan, partial_buffers);
 }
 
 }  // namespace msa::cuda

@@ -1,9 +1,10 @@
 // attention_exact_rows: rows that the tensor cores cannot compute, one warp for a row and head.
 //
 // A product of a tile multiplies every value of it, by zero where a row must not see it, and
-// 0 * NaN = NaN. Rows marked by the merge (an infinite or NaN value lies behind their position in
+// 0 * NaN = NaN. Rows marked by gather (an infinite or NaN value lies behind their position in
 // their own block) are computed again here, token by token, and only from tokens that they see.
 // Other rows cost one look at their mask. Plain arithmetic, float32; correctness before speed.
+#include "cuda/device/overlap.cuh"
 #include "cuda/device/ptx.cuh"
 #include "cuda/device/sequence.cuh"
 #include "cuda/sm90/attention_forward/launch.h"
@@ -18,6 +19,8 @@ template <typename Element>
 __global__ void __launch_bounds__(kWarps * 32)
     attention_exact_rows(const __grid_constant__ AttentionKernelParams p) {
   using Type = ElementTraits<Element>;
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t entry = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   const int64_t row = p.plan_begin + entry / p.op.num_kv_heads;
@@ -54,11 +57,9 @@ __global__ void __launch_bounds__(kWarps * 32)
     }
     float largest = minus_infinity();
     float sum = 0.0f;
-    for (int n = 0; n <= top_k; ++n) {
-      const bool listed = n < top_k ? (mask >> n & 1) != 0 : (mask & kLocalBit) != 0;
-      if (!listed) continue;
-      const int64_t block = n < top_k ? ids[n] : position / p.op.block_size;
-      const int64_t begin = block * p.op.block_size;
+    for (int n = 0; n < top_k; ++n) {
+      if ((mask >> n & 1) == 0) continue;
+      const int64_t begin = ids[n] * p.op.block_size;
       const int64_t end =
           begin + p.op.block_size <= position + 1 ? begin + p.op.block_size : position + 1;
       for (int64_t token = begin; token < end; ++token) {
@@ -110,12 +111,10 @@ __global__ void __launch_bounds__(kWarps * 32)
 cudaError_t launch_attention_exact_rows(const AttentionKernelParams& params, cudaStream_t stream) {
   const int64_t entries = (params.plan_end - params.plan_begin) * params.op.num_kv_heads;
   const auto blocks = static_cast<unsigned>(ceil_div(entries, kWarps));
-  if (params.op.q_dtype == DType::kBFloat16) {
-    attention_exact_rows<__nv_bfloat16><<<blocks, kWarps * 32, 0, stream>>>(params);
-  } else {
-    attention_exact_rows<__half><<<blocks, kWarps * 32, 0, stream>>>(params);
-  }
-  return cudaGetLastError();
+  return launch_overlapped(params.op.q_dtype == DType::kBFloat16
+                               ? attention_exact_rows<__nv_bfloat16>
+                               : attention_exact_rows<__half>,
+                           blocks, kWarps * 32, 0, stream, params);
 }
 
 }  // namespace msa::cuda

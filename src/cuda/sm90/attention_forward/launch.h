@@ -9,21 +9,20 @@
 namespace msa::cuda {
 
 struct AttentionMaps {
-  CUtensorMap q_gather;  // [D, Hq, Tq], box [64, G, 1]
-  CUtensorMap q_tile;    // the same, box [64, G, 64 / G]
-  CUtensorMap k;         // [D, tokens, Hkv, pages], box [64, B, 1, 1]
+  CUtensorMap q;  // [D, Hq, Tq], box [64, G, 1]
+  CUtensorMap k;  // [D, tokens, Hkv, pages], box [64, B, 1, 1]
   CUtensorMap v;
 };
 
 /// The reverse index of the chunks in [plan_begin, plan_end).
 cudaError_t launch_attention_plan(const AttentionKernelParams& params, cudaStream_t stream);
-/// One pass: partial output of all visits, then the local blocks and the merge.
-cudaError_t launch_attention_pass_bf16(const AttentionKernelParams& params,
-                                       const AttentionMaps& maps, int pass, int num_blocks,
-                                       cudaStream_t stream);
-cudaError_t launch_attention_pass_fp16(const AttentionKernelParams& params,
-                                       const AttentionMaps& maps, int pass, int num_blocks,
-                                       cudaStream_t stream);
+/// The passes of a plan: one launch gathers pass n and merges pass n - 1.
+cudaError_t launch_attention_passes_bf16(const AttentionKernelParams& params,
+                                         const AttentionMaps& maps, int num_passes, int num_blocks,
+                                         cudaStream_t stream);
+cudaError_t launch_attention_passes_fp16(const AttentionKernelParams& params,
+                                         const AttentionMaps& maps, int num_passes, int num_blocks,
+                                         cudaStream_t stream);
 
 /// Rows of the plan that the passes marked.
 cudaError_t launch_attention_exact_rows(const AttentionKernelParams& params, cudaStream_t stream);

@@ -1,8 +1,9 @@
 // What the attention kernels get: the op's params, how the work is cut, and the workspace.
 //
 // Query rows are cut into chunks and groups into ranges; a pass is one chunk of one range, and a
-// plan covers a few chunks. A visit is one (row, group, place in the id list) whose block lies
-// wholly before the row's local block; an item is up to kItemVisits visits of one block.
+// plan covers a few chunks. A visit is one (row, group, place in the id list); it is local when its
+// block is the row's own, else its block lies wholly before that. An item is up to kItemVisits
+// visits of one block, all local or none.
 #pragma once
 
 #include "core/params.h"
@@ -10,17 +11,28 @@
 
 namespace msa::cuda {
 
-inline constexpr int kItemVisits = 128;
+inline constexpr int kItemVisits = 64;
 inline constexpr int kVisitSlotBits = 5;  // K is at most 32
 inline constexpr int kTileRows = 64;      // rows of one wgmma tile: 64 / G queries of G heads
+inline constexpr int kPartHeads = 4;      // most heads of a group whose partial rows lie together
 
 /// One unit of gathered work; 16 bytes.
 struct Item {
-  int32_t token;  // where the block begins for the copy engine
-  int32_t page;
+  int32_t begin;        // where the block begins for the copy engine: token, or page
+  int32_t shift;        // local visits: position in the block is row in chunk + shift
   int32_t first_visit;  // within the pass
-  uint32_t count;       // visits | group within the range << 16
+  uint32_t packed;      // see pack_item()
 };
+
+/// Visits (at most kItemVisits) | group in range << 8 | tokens that the request has of the block
+/// << 16 | whether the visits are local << 31.
+MSA_HOST_DEVICE uint32_t pack_item(uint32_t visits, uint32_t group, uint32_t tokens, bool local) {
+  return visits | group << 8 | tokens << 16 | static_cast<uint32_t>(local) << 31;
+}
+MSA_HOST_DEVICE int item_visits(uint32_t packed) { return static_cast<int>(packed & 0xFFu); }
+MSA_HOST_DEVICE int item_group(uint32_t packed) { return static_cast<int>(packed >> 8 & 0xFFu); }
+MSA_HOST_DEVICE int item_tokens(uint32_t packed) { return static_cast<int>(packed >> 16 & 0xFFu); }
+MSA_HOST_DEVICE bool item_is_local(uint32_t packed) { return packed >> 31 != 0; }
 
 struct AttentionKernelParams {
   core::AttentionForwardParams op;
@@ -28,10 +40,11 @@ struct AttentionKernelParams {
   int chunk_rows = 0;   // query rows of a chunk; a multiple of 32
   int groups_per_pass = 0;
   int num_ranges = 0;      // Hkv / groups_per_pass
-  int tile_queries = 0;    // positions of a combine tile; divides B
+  int merge_blocks = 0;    // thread blocks that merge a pass while the others gather the next
+  bool wide_out = false;   // rows of out can be written 16 bytes at a time
   int64_t plan_begin = 0;  // rows [plan_begin, plan_end) of the current plan
   int64_t plan_end = 0;
-  int64_t bins_per_pass = 0;    // capacity: groups_per_pass * (upper bound of blocks), times 8
+  int64_t bins_per_pass = 0;    // capacity: 2 * groups_per_pass * (upper bound of blocks)
   int64_t visits_per_pass = 0;  // capacity
   int64_t items_per_pass = 0;   // capacity
   // Workspace. `passes` are those of one plan.
@@ -42,38 +55,65 @@ struct AttentionKernelParams {
   int32_t* num_items = nullptr;   // [passes]
   int32_t* tickets = nullptr;     // [passes]
   uint64_t* masks = nullptr;      // [plan rows, Hkv]: bit n: place n is a visit; see below
-  void* partial = nullptr;        // [chunk_rows, groups_per_pass, K, G, D], element type
-  float* partial_lse2 = nullptr;  // [chunk_rows, groups_per_pass, K, G]
+  // Two passes' worth: one is written while the other is merged.
+  void* partial = nullptr;        // [2, rows, groups, G / P, K, P, D], element type; P below
+  float* partial_lse2 = nullptr;  // the same without D
 
   MSA_HOST_DEVICE int group_size() const { return 1 << group_shift; }
-  /// Row of partial, in heads 0 of a group: add the head and multiply by D.
-  MSA_HOST_DEVICE int64_t partial_row(int64_t row_in_chunk, int group_in_range, int place) const {
-    return ((row_in_chunk * groups_per_pass + group_in_range) * op.block_ids.top_k + place)
-           << group_shift;
+  /// Heads whose partial rows of one place lie together.
+  MSA_HOST_DEVICE int part_heads() const {
+    return group_size() < kPartHeads ? group_size() : kPartHeads;
+  }
+  MSA_HOST_DEVICE int parts() const { return group_size() / part_heads(); }
+  /// Row of partial where a part of a (row, group) begins: K * P rows.
+  MSA_HOST_DEVICE int64_t partial_part(int pass, int64_t row_in_chunk, int group_in_range,
+                                       int part) const {
+    const int64_t list = row_in_chunk * groups_per_pass + group_in_range;
+    return pass % 2 * (visits_per_pass << group_shift) +
+           (list * parts() + part) * op.block_ids.top_k * part_heads();
+  }
+  MSA_HOST_DEVICE int64_t partial_row(int pass, int64_t row_in_chunk, int group_in_range, int place,
+                                      int head) const {
+    return partial_part(pass, row_in_chunk, group_in_range, head / part_heads()) +
+           place * part_heads() + head % part_heads();
   }
 };
 
 // Bits of a mask above the 32 places of the id list.
-inline constexpr uint64_t kLocalBit = uint64_t{1} << 32;  // the local block is listed
-inline constexpr uint64_t kExactBit = uint64_t{1} << 33;  // to be computed by exact_rows.cu
+inline constexpr int kLocalShift = 32;                    // 6 bits: 1 + place of the local block
+inline constexpr uint64_t kExactBit = uint64_t{1} << 40;  // to be computed by exact_rows.cu
 
-/// Which entries of an id list are visits: bits 0..31, and kLocalBit. The first -1 ends the list; a
-/// repeat counts once; other ids below 0 or past the local block are ignored.
+/// The place of the local block in the list of a mask, or -1.
+MSA_HOST_DEVICE int local_place(uint64_t mask) {
+  return static_cast<int>(mask >> kLocalShift & 63) - 1;
+}
+
+inline constexpr int kIdsAtOnce = 8;
+
+/// Which entries of an id list are visits: bits 0..31, and the place of the local block. The first
+/// -1 ends the list; a repeat counts once; other ids below 0 or past the local block are ignored.
 MSA_HOST_DEVICE uint64_t classify(const int32_t* ids, int top_k, int local) {
   uint64_t mask = 0;
   int largest = -1;
-  for (int n = 0; n < top_k; ++n) {
-    const int id = ids[n];
-    if (id == -1) break;
-    if (id < 0 || id > local) continue;
-    bool repeated = false;
-    if (id <= largest) {  // lists ascend, as a rule
-      for (int earlier = 0; earlier < n; ++earlier) repeated = repeated || ids[earlier] == id;
-    } else {
-      largest = id;
+  bool ended = false;
+  for (int base = 0; base < top_k; base += kIdsAtOnce) {
+    int32_t held[kIdsAtOnce];  // all loads first: they take long
+    for (int i = 0; i < kIdsAtOnce; ++i) held[i] = base + i < top_k ? ids[base + i] : -1;
+    for (int i = 0; i < kIdsAtOnce; ++i) {
+      const int id = held[i];
+      const int n = base + i;
+      ended = ended || id == -1;
+      if (ended || id < 0 || id > local) continue;
+      bool repeated = false;
+      if (id <= largest) {  // lists ascend, as a rule
+        for (int earlier = 0; earlier < n; ++earlier) repeated = repeated || ids[earlier] == id;
+      } else {
+        largest = id;
+      }
+      if (repeated) continue;
+      mask |= uint64_t{1} << n;
+      if (id == local) mask |= static_cast<uint64_t>(n + 1) << kLocalShift;
     }
-    if (repeated) continue;
-    mask |= id == local ? kLocalBit : uint64_t{1} << n;
   }
   return mask;
 }
@@ -85,15 +125,6 @@ MSA_HOST_DEVICE uint32_t pack_visit(uint32_t row_in_chunk, uint32_t place) {
 MSA_HOST_DEVICE uint32_t visit_row(uint32_t visit) { return visit >> kVisitSlotBits; }
 MSA_HOST_DEVICE uint32_t visit_place(uint32_t visit) {
   return visit & ((1u << kVisitSlotBits) - 1);
-}
-
-/// Aligned runs of `length` positions that [first, last] touches; positions may be negative.
-MSA_HOST_DEVICE int64_t num_runs(int64_t first, int64_t last, int64_t length) {
-  return floor_div(last, length) - floor_div(first, length) + 1;
-}
-/// First position of run `index` of those.
-MSA_HOST_DEVICE int64_t run_begin(int64_t first, int64_t index, int64_t length) {
-  return (floor_div(first, length) + index) * length;
 }
 
 }  // namespace msa::cuda

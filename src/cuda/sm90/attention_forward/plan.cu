@@ -1,14 +1,15 @@
 // The reverse index: for each block, which rows visit it. Built on the device from the block ids.
 //
-//   reset    zero the counts of all bins; a bin is (pass, group, request, block)
+//   reset    zero the counts of all bins; a bin is (pass, local or not, group, request, block)
 //   count    each row: which of its ids are visits (mask), one count in the bin of each
-//   scan     one thread block a pass: bins to offsets; cut bins into items of at most 128 visits
+//   scan     one thread block a pass: bins to offsets; cut bins into items of at most 64 visits
 //   scatter  each row again: its visits into the bins' lists
 //
 // Order inside a list follows the atomics and changes between runs; results do not, because every
 // visit is computed alone and written to a place of its own. Ids: a repeat counts once, an id below
-// 0 or past the row's local block is ignored, the first -1 ends the list, the local block is marked
-// in the mask and left to the merge. Bound: 4 K bytes of ids a row and group, read twice.
+// 0 or past the row's local block is ignored, the first -1 ends the list. Rows that visit their own
+// block go to bins apart: they need a mask. Bound: 4 K bytes of ids a row and group, read twice.
+#include "cuda/device/overlap.cuh"
 #include "cuda/device/sequence.cuh"
 #include "cuda/sm90/attention_forward/launch.h"
 
@@ -17,7 +18,7 @@ namespace {
 
 constexpr int kRowThreads = 128;
 constexpr int kScanThreads = 1024;
-constexpr int kScanBins = 8;  // of a thread
+constexpr int kScanBins = 4;  // of a thread, when there are many
 constexpr int kResetThreads = 256;
 
 __device__ __forceinline__ int64_t request_blocks(const AttentionKernelParams& p, int64_t r) {
@@ -28,16 +29,19 @@ __device__ __forceinline__ int64_t pass_count(const AttentionKernelParams& p) {
   return ceil_div(p.plan_end - p.plan_begin, p.chunk_rows) * p.num_ranges;
 }
 
-/// Bins of a pass that exist. Offsets that overlap can claim more blocks than the tensors have.
+/// Bins of a pass that exist: this many, and as many again for local visits. Offsets that overlap
+/// can claim more blocks than the tensors have.
 __device__ __forceinline__ int64_t used_bins(const AttentionKernelParams& p, int64_t total_blocks) {
   const int64_t wanted = total_blocks * p.groups_per_pass;
-  return wanted < p.bins_per_pass ? wanted : p.bins_per_pass;
+  return wanted < p.bins_per_pass / 2 ? wanted : p.bins_per_pass / 2;
 }
 
 __global__ void __launch_bounds__(kResetThreads)
     attention_plan_reset(const __grid_constant__ AttentionKernelParams p) {
   const int64_t batch = p.op.sequences.batch;
   __shared__ int64_t total_blocks;
+  allow_next_kernel();
+  wait_for_previous_kernel();
   if (threadIdx.x < 32) {
     const int lane = static_cast<int>(threadIdx.x);
     int64_t before = 0;
@@ -58,7 +62,7 @@ __global__ void __launch_bounds__(kResetThreads)
     if (lane == 0 && blockIdx.x == 0) p.block_base[batch] = static_cast<int32_t>(before);
   }
   __syncthreads();
-  const int64_t used = used_bins(p, total_blocks);
+  const int64_t used = 2 * used_bins(p, total_blocks);
   const int64_t total = pass_count(p) * used;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kResetThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kResetThreads + threadIdx.x; i < total;
@@ -70,6 +74,8 @@ __global__ void __launch_bounds__(kResetThreads)
 template <bool kScatter>
 __global__ void __launch_bounds__(kRowThreads)
     attention_plan_rows(const __grid_constant__ AttentionKernelParams p) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const int64_t row = p.plan_begin + static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x;
   const int group = static_cast<int>(blockIdx.y);
   const int lane = static_cast<int>(threadIdx.x % 32);
@@ -80,6 +86,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
   // Where the row stands, and which of its ids count.
   const int64_t total_blocks = p.block_base[p.op.sequences.batch];
+  const int64_t half = used_bins(p, total_blocks);
   int64_t bin_in_pass = group % p.groups_per_pass * total_blocks;
   uint64_t mask = 0;
   if (exists) {
@@ -94,7 +101,7 @@ __global__ void __launch_bounds__(kRowThreads)
       if (position >= 0 && position < request.key_length) {
         const int64_t local = position / p.op.block_size;
         mask = classify(ids, top_k, static_cast<int>(local));
-        if (bin_in_pass + local >= p.bins_per_pass) mask &= kLocalBit;
+        if (bin_in_pass + local >= half) mask = 0;
       }
       *stored = mask;
     }
@@ -104,22 +111,32 @@ __global__ void __launch_bounds__(kRowThreads)
   const int64_t in_plan = row - p.plan_begin;
   const int64_t pass = in_plan / p.chunk_rows * p.num_ranges + group / p.groups_per_pass;
   const int64_t first_bin = pass * p.bins_per_pass + bin_in_pass;
-  for (int n = 0; n < top_k; ++n) {
-    const bool visits = (mask >> n & 1) != 0;
-    if (!__any_sync(~0u, visits)) continue;
-    const int64_t bin = visits ? first_bin + ids[n] : -1;
-    const uint32_t peers = __match_any_sync(~0u, static_cast<unsigned long long>(bin));
-    const int leader = __ffs(static_cast<int>(peers)) - 1;
-    uint32_t place = 0;
-    if (visits && lane == leader) {
-      place = atomicAdd(&p.bins[bin], static_cast<uint32_t>(__popc(peers)));
+  const int own = local_place(mask);
+  for (int base = 0; base < top_k; base += kIdsAtOnce) {
+    // The atomics of several places are in flight before the first result is needed.
+    uint32_t peers[kIdsAtOnce];
+    uint32_t at[kIdsAtOnce] = {};
+#pragma unroll
+    for (int i = 0; i < kIdsAtOnce; ++i) {
+      const int n = base + i;
+      const bool visits = n < top_k && (mask >> n & 1) != 0;
+      const int64_t bin = visits ? first_bin + ids[n] + (n == own ? half : 0) : -1;
+      peers[i] = __match_any_sync(~0u, static_cast<unsigned long long>(bin));
+      if (visits && lane == __ffs(static_cast<int>(peers[i])) - 1) {
+        at[i] = atomicAdd(&p.bins[bin], static_cast<uint32_t>(__popc(peers[i])));
+      }
     }
-    if (!kScatter) continue;
-    place =
-        __shfl_sync(~0u, place, leader) + static_cast<uint32_t>(__popc(peers & ((1u << lane) - 1)));
-    if (visits) {
-      p.visits[pass * p.visits_per_pass + place] =
-          pack_visit(static_cast<uint32_t>(in_plan % p.chunk_rows), static_cast<uint32_t>(n));
+    if constexpr (kScatter) {
+#pragma unroll
+      for (int i = 0; i < kIdsAtOnce; ++i) {
+        const int n = base + i;
+        const uint32_t place = __shfl_sync(~0u, at[i], __ffs(static_cast<int>(peers[i])) - 1) +
+                               static_cast<uint32_t>(__popc(peers[i] & ((1u << lane) - 1)));
+        if (n < top_k && (mask >> n & 1) != 0) {
+          p.visits[pass * p.visits_per_pass + place] =
+              pack_visit(static_cast<uint32_t>(in_plan % p.chunk_rows), static_cast<uint32_t>(n));
+        }
+      }
     }
   }
 }
@@ -153,13 +170,18 @@ __device__ __forceinline__ uint64_t block_scan(uint64_t value, uint64_t* warp_su
   return before + sum - value;
 }
 
+/// The items of `bin`, which has `half` bins below it when its visits are local.
 __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int64_t pass,
-                                            int64_t bin, int64_t total_blocks, uint32_t count,
-                                            uint32_t first_visit, uint32_t first_item) {
+                                            int64_t bin, int64_t half, int64_t total_blocks,
+                                            uint32_t count, uint32_t first_visit,
+                                            uint32_t first_item) {
   // The request that owns the block: the last whose blocks begin at or before it. Requests without
   // keys share their begin with the next one, which is then the later.
   const int64_t batch = p.op.sequences.batch;
-  const int64_t block = bin % total_blocks;
+  const bool local = bin >= half;
+  const int64_t in_half = local ? bin - half : bin;
+  const int64_t block = in_half % total_blocks;
+  const auto group = static_cast<uint32_t>(in_half / total_blocks);
   int64_t low = 0;
   int64_t high = batch - 1;
   while (low < high) {
@@ -171,34 +193,44 @@ __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int6
     }
   }
   const Request request = load_request(p.op.sequences, p.op.k.num_rows, low);
-  const int2 place = block_coordinates(p.op.sequences, low, request.first_key,
-                                       block - p.block_base[low], p.op.block_size);
+  const int64_t block_of_request = block - p.block_base[low];
+  const int2 place =
+      block_coordinates(p.op.sequences, low, request.first_key, block_of_request, p.op.block_size);
+  const int64_t begin_position = block_of_request * p.op.block_size;
+  const int64_t left = request.key_length - begin_position;
+  const int64_t chunk_begin = p.plan_begin + pass / p.num_ranges * p.chunk_rows;
+  const auto shift = static_cast<int32_t>(request.position(chunk_begin) - begin_position);
+  const auto tokens = static_cast<uint32_t>(left < p.op.block_size ? left : p.op.block_size);
   const int64_t pieces = ceil_div(count, kItemVisits);
   Item* items = p.items + pass * p.items_per_pass + first_item;
   for (int64_t piece = 0; piece < pieces; ++piece) {
     const int64_t begin = piece_begin(count, pieces, piece);
     const int64_t end = piece_begin(count, pieces, piece + 1);
-    items[piece] = {place.x, place.y, static_cast<int32_t>(first_visit + begin),
-                    static_cast<uint32_t>(end - begin) | static_cast<uint32_t>(bin / total_blocks)
-                                                             << 16};
+    items[piece] = {p.op.sequences.page_table != nullptr ? place.y : place.x, shift,
+                    static_cast<int32_t>(first_visit + begin),
+                    pack_item(static_cast<uint32_t>(end - begin), group, tokens, local)};
   }
 }
 
 __global__ void __launch_bounds__(kScanThreads)
     attention_plan_scan(const __grid_constant__ AttentionKernelParams p) {
   __shared__ uint64_t warp_sums[32];
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const int64_t pass = blockIdx.x;
   const int64_t total_blocks = p.block_base[p.op.sequences.batch];
-  const int64_t num_bins = used_bins(p, total_blocks);
+  const int64_t half = used_bins(p, total_blocks);
+  const int64_t num_bins = 2 * half;
   uint32_t* bins = p.bins + pass * p.bins_per_pass;
   uint64_t carry = 0;  // visits << 32 | items
-  for (int64_t base = 0; base < num_bins; base += kScanThreads * kScanBins) {
-    const int64_t first = base + static_cast<int64_t>(threadIdx.x) * kScanBins;
+  const int own_bins = num_bins <= kScanThreads ? 1 : kScanBins;
+  for (int64_t base = 0; base < num_bins; base += kScanThreads * own_bins) {
+    const int64_t first = base + static_cast<int64_t>(threadIdx.x) * own_bins;
     uint32_t counts[kScanBins];
     uint64_t mine = 0;
 #pragma unroll
     for (int i = 0; i < kScanBins; ++i) {
-      counts[i] = first + i < num_bins ? bins[first + i] : 0;
+      counts[i] = i < own_bins && first + i < num_bins ? bins[first + i] : 0;
       mine += static_cast<uint64_t>(counts[i]) << 32 |
               static_cast<uint64_t>(ceil_div(counts[i], kItemVisits));
     }
@@ -207,10 +239,10 @@ __global__ void __launch_bounds__(kScanThreads)
     carry += total;
 #pragma unroll
     for (int i = 0; i < kScanBins; ++i) {
-      if (first + i < num_bins) bins[first + i] = static_cast<uint32_t>(at >> 32);
+      if (i < own_bins && first + i < num_bins) bins[first + i] = static_cast<uint32_t>(at >> 32);
       if (counts[i] == 0) continue;
-      write_items(p, pass, first + i, total_blocks, counts[i], static_cast<uint32_t>(at >> 32),
-                  static_cast<uint32_t>(at));
+      write_items(p, pass, first + i, half, total_blocks, counts[i],
+                  static_cast<uint32_t>(at >> 32), static_cast<uint32_t>(at));
       at += static_cast<uint64_t>(counts[i]) << 32 |
             static_cast<uint64_t>(ceil_div(counts[i], kItemVisits));
     }
@@ -231,11 +263,14 @@ cudaError_t launch_attention_plan(const AttentionKernelParams& params, cudaStrea
   const auto reset_blocks = static_cast<unsigned>(wanted < 264 ? wanted : 264);
   const dim3 row_grid(static_cast<unsigned>(ceil_div(rows, kRowThreads)),
                       static_cast<unsigned>(params.op.num_kv_heads));
-  attention_plan_reset<<<reset_blocks, kResetThreads, 0, stream>>>(params);
-  attention_plan_rows<false><<<row_grid, kRowThreads, 0, stream>>>(params);
-  attention_plan_scan<<<passes, kScanThreads, 0, stream>>>(params);
-  attention_plan_rows<true><<<row_grid, kRowThreads, 0, stream>>>(params);
-  return cudaGetLastError();
+  cudaError_t error =
+      launch_overlapped(attention_plan_reset, reset_blocks, kResetThreads, 0, stream, params);
+  if (error != cudaSuccess) return error;
+  error = launch_overlapped(attention_plan_rows<false>, row_grid, kRowThreads, 0, stream, params);
+  if (error != cudaSuccess) return error;
+  error = launch_overlapped(attention_plan_scan, passes, kScanThreads, 0, stream, params);
+  if (error != cudaSuccess) return error;
+  return launch_overlapped(attention_plan_rows<true>, row_grid, kRowThreads, 0, stream, params);
 }
 
 }  // namespace msa::cuda
