@@ -75,7 +75,7 @@ if wants suite; then
     --json "$out/suite.json"
 fi
 if wants ncu; then
-  for kernel in sm90_index_forward sm90_attention_gather sm90_attention_combine; do
+  for kernel in sm90_index_forward sm90_attention_gather sm90_attention_merge; do
     run "ncu-$kernel" 60 ncu --clock-control none --set full --launch-skip 1 --launch-count 1 \
       --kernel-name "regex:$kernel" "$bin/cuda_bench" --table 32768 --repeats 1
   done

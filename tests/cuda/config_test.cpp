@@ -57,6 +57,8 @@ TEST(AttentionConfig, WorkspaceIsBoundedForAnyLength) {
           EXPECT_EQ(c.partial_buffers, one_pass ? 1 : 2);
           EXPECT_LT(c.chunk_rows, 1 << 27);  // a visit has 27 bits for the row
           EXPECT_GE(c.chunks_per_plan, 1);
+          EXPECT_LE(c.item_visits, kItemVisits);
+          EXPECT_EQ(c.item_visits * group % kTileRows, 0);
         }
       }
     }
@@ -75,6 +77,8 @@ TEST(AttentionConfig, TheCutOfKnownShapes) {
   EXPECT_EQ(few.groups_per_pass, 4);
   EXPECT_EQ(few.chunk_rows, 352);
   EXPECT_EQ(few.partial_buffers, 1);
+  EXPECT_EQ(few.item_visits, 32);
+  EXPECT_EQ(pick_attention_config(attention(8192, 8192)).item_visits, 64);
   EXPECT_EQ(pick_attention_config(attention(1404, 46844)).groups_per_pass, 4);
 }
 

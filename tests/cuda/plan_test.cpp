@@ -145,7 +145,7 @@ TEST(ReverseIndex, EveryVisitHasAPlaceOfItsOwnWithinTheCapacities) {
             ASSERT_EQ(visit_row(visit), in_chunk);
             ASSERT_EQ(visit_place(visit), n);
             const bool own = static_cast<int>(n) == local_place(mask);
-            bins[(own ? half : 0) + group * total_blocks + ids[n]].push_back(visit);
+            bins[(own ? 0 : half) + group * total_blocks + ids[n]].push_back(visit);
             const int64_t place = p.partial_row(0, in_chunk, group, static_cast<int>(n), 0);
             ASSERT_TRUE(places.insert(place).second);
             ASSERT_LT(place, config.visits_per_pass * op.group_size());
@@ -157,12 +157,12 @@ TEST(ReverseIndex, EveryVisitHasAPlaceOfItsOwnWithinTheCapacities) {
       for (const auto& [bin, list] : bins) {
         ASSERT_LT(bin, config.bins_per_pass);
         const auto count = static_cast<int64_t>(list.size());
-        const int64_t pieces = ceil_div(count, kItemVisits);
+        const int64_t pieces = ceil_div(count, config.item_visits);
         for (int64_t piece = 0; piece < pieces; ++piece) {
           const int64_t size =
               piece_begin(count, pieces, piece + 1) - piece_begin(count, pieces, piece);
           ASSERT_GE(size, 1);
-          ASSERT_LE(size, kItemVisits);
+          ASSERT_LE(size, config.item_visits);
         }
         items += pieces;
       }

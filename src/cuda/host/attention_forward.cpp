@@ -24,6 +24,7 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
   params->chunk_rows = config.chunk_rows;
   params->groups_per_pass = config.groups_per_pass;
   params->num_ranges = static_cast<int>(op.num_kv_heads) / config.groups_per_pass;
+  params->item_visits = config.item_visits;
   params->bins_per_pass = config.bins_per_pass;
   params->visits_per_pass = config.visits_per_pass;
   params->items_per_pass = config.items_per_pass;

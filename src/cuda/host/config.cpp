@@ -87,8 +87,8 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
   const int64_t top_k = std::max<int64_t>(params.block_ids.top_k, 1);
   const int64_t rows = std::max<int64_t>(s.num_query_tokens, 1);
 
-  // As many groups at once as keep the chunk's queries in L2, then as many rows as fit: a pass costs
-  // some 35 us whatever it holds, more than hiding the merge of a small one saves.
+  // As many groups at once as keep the chunk's queries in L2, then as many rows as fit: a pass
+  // costs some 35 us whatever it holds, more than hiding the merge of a small one saves.
   const int64_t row_bytes = top_k * group_size * (params.head_dim * 2 + 4);
   const int64_t most = std::min(kChunkRows, kPartialBytes / row_bytes / 128 * 128);
   int64_t groups = params.num_kv_heads;
@@ -100,10 +100,16 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
 
   config.partial_buffers = rows > config.chunk_rows || groups < params.num_kv_heads ? 2 : 1;
   config.visits_per_pass = int64_t{config.chunk_rows} * groups * top_k;
+  // An item keeps a multiprocessor for 17 us at 64 visits of 16 heads: too long for the end of a
+  // small pass. A tile is never cut.
+  config.item_visits =
+      config.visits_per_pass >= int64_t{8} * kMultiprocessors * kItemVisits
+          ? kItemVisits
+          : static_cast<int>(std::max<int64_t>(kItemVisits / 2, kTileRows / group_size));
   config.bins_per_pass =
       2 * std::max<int64_t>(groups * all_requests(s, params.k.num_rows, params.block_size), 1);
   config.items_per_pass = std::min(config.bins_per_pass, config.visits_per_pass) +
-                          config.visits_per_pass / kItemVisits + 1;
+                          config.visits_per_pass / config.item_visits + 1;
 
   const int64_t passes_per_chunk = params.num_kv_heads / groups;
   const int64_t plan_bytes =

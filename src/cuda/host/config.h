@@ -23,6 +23,7 @@ struct AttentionConfig {
   int chunk_rows = 0;  // query rows of a chunk; a multiple of 32
   int groups_per_pass = 0;
   int chunks_per_plan = 0;
+  int item_visits = 0;      // most visits of an item
   int partial_buffers = 0;  // 2 when one pass is merged while the next is gathered
   int64_t bins_per_pass = 0;
   int64_t visits_per_pass = 0;

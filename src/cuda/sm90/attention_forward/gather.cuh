@@ -258,7 +258,7 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
           const int64_t row =
               p.partial_row(pass, row_in_chunk, group, static_cast<int>(visit_place(visit)), head);
           p.partial_lse2[row] = lane < 8 ? lse2[0] : lse2[1];
-          if (head % p.part_heads() == 0) {
+          if ((head & (p.part_heads() - 1)) == 0) {
             bulk_store(static_cast<uint16_t*>(p.partial) + row * Traits::kDim,
                        outputs + own_row * Traits::kDim,
                        static_cast<uint32_t>(p.part_heads() * Traits::kDim * 2), evict_first);

@@ -79,7 +79,7 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
   __syncwarp();
   const int top_k = static_cast<int>(p.op.block_ids.top_k);
   const int part_heads = p.part_heads();
-  const int parts_shift = __popc(p.parts() - 1);
+  const int parts_shift = p.group_shift - p.part_shift();
   const int groups_shift = __popc(p.groups_per_pass - 1);
   const int first_group = pass % p.num_ranges * p.groups_per_pass;
   const int chunk_in_plan = pass / p.num_ranges * p.chunk_rows;
@@ -138,7 +138,6 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
           unit < num_units && at < unit_rows ? __ldcs(partial_lse2 + unit * unit_rows + at) : 0;
     }
   };
-  const int heads_shift = __popc(part_heads - 1);
   RingPosition slot;
   uint32_t ahead_visits = visits_of(warp_index);
   float ahead_lse2[kHeld];
@@ -148,7 +147,7 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
     float lse2[kHeld];
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
-      const int place = (lane + i * 32) >> heads_shift;
+      const int place = (lane + i * 32) >> p.part_shift();
       const bool visited = place < top_k && (visits >> place & 1) != 0;
       lse2[i] = visited ? ahead_lse2[i] : minus_infinity();
     }
@@ -157,7 +156,7 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
     const int list = unit >> parts_shift;
     const int64_t row = p.plan_begin + chunk_in_plan + (list >> groups_shift);
     const int q_head = ((first_group + (list & (p.groups_per_pass - 1))) << p.group_shift) +
-                       (unit & (p.parts() - 1)) * part_heads;
+                       ((unit & ((1 << parts_shift) - 1)) << p.part_shift());
 
     // 2a. Weights of the places.
     float largest = fmaxf(fmaxf(lse2[0], lse2[1]), fmaxf(lse2[2], lse2[3]));

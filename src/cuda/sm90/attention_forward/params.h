@@ -14,7 +14,8 @@ namespace msa::cuda {
 inline constexpr int kItemVisits = 64;
 inline constexpr int kVisitSlotBits = 5;  // K is at most 32
 inline constexpr int kTileRows = 64;      // rows of one wgmma tile: 64 / G queries of G heads
-inline constexpr int kPartHeads = 4;      // most heads of a group whose partial rows lie together
+inline constexpr int kPartShift = 2;
+inline constexpr int kPartHeads = 1 << kPartShift;  // most heads whose partial rows lie together
 
 /// One unit of gathered work; 16 bytes.
 struct Item {
@@ -40,6 +41,7 @@ struct AttentionKernelParams {
   int chunk_rows = 0;   // query rows of a chunk; a multiple of 32
   int groups_per_pass = 0;
   int num_ranges = 0;      // Hkv / groups_per_pass
+  int item_visits = 0;     // most visits of an item: kItemVisits or fewer
   int merge_blocks = 0;    // thread blocks that merge a pass while the others gather the next
   bool wide_out = false;   // rows of out can be written 16 bytes at a time
   int64_t plan_begin = 0;  // rows [plan_begin, plan_end) of the current plan
@@ -60,22 +62,23 @@ struct AttentionKernelParams {
   float* partial_lse2 = nullptr;  // the same without D
 
   MSA_HOST_DEVICE int group_size() const { return 1 << group_shift; }
-  /// Heads whose partial rows of one place lie together.
-  MSA_HOST_DEVICE int part_heads() const {
-    return group_size() < kPartHeads ? group_size() : kPartHeads;
+  /// log2 of P, the heads whose partial rows of one place lie together. Shifts throughout: a
+  /// division here cost the gather kernel 6 % of its time.
+  MSA_HOST_DEVICE int part_shift() const {
+    return group_shift < kPartShift ? group_shift : kPartShift;
   }
-  MSA_HOST_DEVICE int parts() const { return group_size() / part_heads(); }
+  MSA_HOST_DEVICE int part_heads() const { return 1 << part_shift(); }
   /// Row of partial where a part of a (row, group) begins: K * P rows.
   MSA_HOST_DEVICE int64_t partial_part(int pass, int64_t row_in_chunk, int group_in_range,
                                        int part) const {
     const int64_t list = row_in_chunk * groups_per_pass + group_in_range;
-    return pass % 2 * (visits_per_pass << group_shift) +
-           (list * parts() + part) * op.block_ids.top_k * part_heads();
+    return (pass & 1) * (visits_per_pass << group_shift) +
+           ((((list << (group_shift - part_shift())) + part) * op.block_ids.top_k) << part_shift());
   }
   MSA_HOST_DEVICE int64_t partial_row(int pass, int64_t row_in_chunk, int group_in_range, int place,
                                       int head) const {
-    return partial_part(pass, row_in_chunk, group_in_range, head / part_heads()) +
-           place * part_heads() + head % part_heads();
+    return partial_part(pass, row_in_chunk, group_in_range, head >> part_shift()) +
+           (place << part_shift()) + (head & (part_heads() - 1));
   }
 };
 

@@ -2,13 +2,14 @@
 //
 //   reset    zero the counts of all bins; a bin is (pass, local or not, group, request, block)
 //   count    each row: which of its ids are visits (mask), one count in the bin of each
-//   scan     one thread block a pass: bins to offsets; cut bins into items of at most 64 visits
+//   scan     one thread block a pass: bins to offsets; cut bins into items of few visits
 //   scatter  each row again: its visits into the bins' lists
 //
 // Order inside a list follows the atomics and changes between runs; results do not, because every
 // visit is computed alone and written to a place of its own. Ids: a repeat counts once, an id below
 // 0 or past the row's local block is ignored, the first -1 ends the list. Rows that visit their own
-// block go to bins apart: they need a mask. Bound: 4 K bytes of ids a row and group, read twice.
+// block go to bins apart, the first of all: they need a mask, and their lists are long. Bound: 4 K
+// bytes of ids a row and group, read twice.
 #include "cuda/device/overlap.cuh"
 #include "cuda/device/sequence.cuh"
 #include "cuda/sm90/attention_forward/launch.h"
@@ -29,8 +30,8 @@ __device__ __forceinline__ int64_t pass_count(const AttentionKernelParams& p) {
   return ceil_div(p.plan_end - p.plan_begin, p.chunk_rows) * p.num_ranges;
 }
 
-/// Bins of a pass that exist: this many, and as many again for local visits. Offsets that overlap
-/// can claim more blocks than the tensors have.
+/// Bins of a pass that exist: this many for local visits, and as many for the others. Offsets that
+/// overlap can claim more blocks than the tensors have.
 __device__ __forceinline__ int64_t used_bins(const AttentionKernelParams& p, int64_t total_blocks) {
   const int64_t wanted = total_blocks * p.groups_per_pass;
   return wanted < p.bins_per_pass / 2 ? wanted : p.bins_per_pass / 2;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(kRowThreads)
     for (int i = 0; i < kIdsAtOnce; ++i) {
       const int n = base + i;
       const bool visits = n < top_k && (mask >> n & 1) != 0;
-      const int64_t bin = visits ? first_bin + ids[n] + (n == own ? half : 0) : -1;
+      const int64_t bin = visits ? first_bin + ids[n] + (n == own ? 0 : half) : -1;
       peers[i] = __match_any_sync(~0u, static_cast<unsigned long long>(bin));
       if (visits && lane == __ffs(static_cast<int>(peers[i])) - 1) {
         at[i] = atomicAdd(&p.bins[bin], static_cast<uint32_t>(__popc(peers[i])));
@@ -170,7 +171,7 @@ __device__ __forceinline__ uint64_t block_scan(uint64_t value, uint64_t* warp_su
   return before + sum - value;
 }
 
-/// The items of `bin`, which has `half` bins below it when its visits are local.
+/// The items of `bin`; the first `half` bins are those of local visits.
 __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int64_t pass,
                                             int64_t bin, int64_t half, int64_t total_blocks,
                                             uint32_t count, uint32_t first_visit,
@@ -178,8 +179,8 @@ __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int6
   // The request that owns the block: the last whose blocks begin at or before it. Requests without
   // keys share their begin with the next one, which is then the later.
   const int64_t batch = p.op.sequences.batch;
-  const bool local = bin >= half;
-  const int64_t in_half = local ? bin - half : bin;
+  const bool local = bin < half;
+  const int64_t in_half = local ? bin : bin - half;
   const int64_t block = in_half % total_blocks;
   const auto group = static_cast<uint32_t>(in_half / total_blocks);
   int64_t low = 0;
@@ -201,7 +202,7 @@ __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int6
   const int64_t chunk_begin = p.plan_begin + pass / p.num_ranges * p.chunk_rows;
   const auto shift = static_cast<int32_t>(request.position(chunk_begin) - begin_position);
   const auto tokens = static_cast<uint32_t>(left < p.op.block_size ? left : p.op.block_size);
-  const int64_t pieces = ceil_div(count, kItemVisits);
+  const int64_t pieces = ceil_div(count, p.item_visits);
   Item* items = p.items + pass * p.items_per_pass + first_item;
   for (int64_t piece = 0; piece < pieces; ++piece) {
     const int64_t begin = piece_begin(count, pieces, piece);
@@ -232,7 +233,7 @@ __global__ void __launch_bounds__(kScanThreads)
     for (int i = 0; i < kScanBins; ++i) {
       counts[i] = i < own_bins && first + i < num_bins ? bins[first + i] : 0;
       mine += static_cast<uint64_t>(counts[i]) << 32 |
-              static_cast<uint64_t>(ceil_div(counts[i], kItemVisits));
+              static_cast<uint64_t>(ceil_div(counts[i], p.item_visits));
     }
     uint64_t total = 0;
     uint64_t at = carry + block_scan(mine, warp_sums, &total);
@@ -244,7 +245,7 @@ __global__ void __launch_bounds__(kScanThreads)
       write_items(p, pass, first + i, half, total_blocks, counts[i],
                   static_cast<uint32_t>(at >> 32), static_cast<uint32_t>(at));
       at += static_cast<uint64_t>(counts[i]) << 32 |
-            static_cast<uint64_t>(ceil_div(counts[i], kItemVisits));
+            static_cast<uint64_t>(ceil_div(counts[i], p.item_visits));
     }
   }
   if (threadIdx.x == 0) {
