@@ -1,10 +1,11 @@
-"""The acceptance table of the shipped model: every `msa eval` run that it needs, several at a time, one table at the end.
+"""The acceptance table of the shipped model: every `msa eval` run that it needs, then one table.
 
     python3 bench/model/suite.py --msa build/release/bin/msa --jobs 8 --out runs/eval [--model FOLDER] [--only NAME ...]
 
-A run is one process of one thread (MSA_THREADS=1), its JSON is kept in --out, and a run whose JSON is there is not done
-again, so a suite that was cut off goes on. Runs that ask the same documents add up: "needle 32K" is ten documents that
-are asked with both attentions and ten more. --summary writes the table's numbers as JSON. Status 1 if a figure is missed.
+A run is one process of one thread (MSA_THREADS=1), --jobs of them at a time. Its JSON is kept in --out, and a run whose
+JSON is there is not done again, so a suite that was cut off goes on. Runs of one row add up: "needle 32K" is ten
+documents that are asked with both attentions and ten more. --summary writes the numbers as JSON. Status 1 if a figure
+is missed.
 """
 
 import argparse
@@ -78,8 +79,15 @@ TABLE = (
     ("three values 32K", ("multivalue-both", "multivalue-more"), 32768, "sparse", "none", 0.85),
     ("chains of three 32K", ("tracking-both", "tracking-more"), 32768, "sparse", "none", 0.80),
     ("control: fact removed", ("controls-0", "controls-1"), 32768, "sparse", "removed", -0.02),
-    ("control: random blocks", ("controls-0", "controls-1"), 32768, "sparse", "random-blocks", -0.20),
-)  # fmt: skip
+    (
+        "control: random blocks",
+        ("controls-0", "controls-1"),
+        32768,
+        "sparse",
+        "random-blocks",
+        -0.20,
+    ),
+)
 PAIRED = ("needle", "value-first", "multikey", "multivalue", "tracking")
 MOST_BELOW_DENSE = 0.02
 
@@ -116,7 +124,11 @@ def run(options, name, began):
 
 
 def load(folder):
-    return {name: json.loads((folder / f"{name}.json").read_text()) for name in RUNS if (folder / f"{name}.json").exists()}  # fmt: skip
+    return {
+        name: json.loads((folder / f"{name}.json").read_text())
+        for name in RUNS
+        if (folder / f"{name}.json").exists()
+    }
 
 
 def count(results, runs, length, attention, control):
@@ -124,7 +136,11 @@ def count(results, runs, length, attention, control):
     right = trials = 0
     for name in runs:
         for entry in results.get(name, {"results": []})["results"]:
-            if (entry["length"], entry["attention"], entry["control"]) == (length, attention, control):  # fmt: skip
+            if (entry["length"], entry["attention"], entry["control"]) == (
+                length,
+                attention,
+                control,
+            ):
                 right, trials = right + entry["right"], trials + entry["trials"]
     return right, trials, all(name in results for name in runs)
 
@@ -136,7 +152,16 @@ def table(results):
         right, trials, whole = count(results, runs, length, attention, control)
         share = right / trials if trials else 0.0
         met = whole and (share >= demanded if demanded > 0 else share < -demanded)
-        rows.append({"row": row, "right": right, "trials": trials, "whole": whole, "demanded": demanded, "met": met})  # fmt: skip
+        rows.append(
+            {
+                "row": row,
+                "right": right,
+                "trials": trials,
+                "whole": whole,
+                "demanded": demanded,
+                "met": met,
+            }
+        )
     for task in PAIRED:
         runs = (f"{task}-both",)
         right, trials, whole = count(results, runs, 32768, "sparse", "none")
