@@ -25,8 +25,8 @@ int64_t all_requests(const core::SequenceParams& s, int64_t key_rows, int64_t bl
 }
 
 /// Into how many pieces the keys of the longest tile are cut so that all are done first. In units
-/// of one tile and block (1.2 us of tensor cores): a thread block costs its piece and three units to
-/// start and to end; the merge costs three and one for every 8192 rows. Tiles are as long as
+/// of one tile and block (1.2 us of tensor cores): a thread block costs its piece and three units
+/// to start and to end; the merge costs three and one for every 8192 rows. Tiles are as long as
 /// `longest` blocks down to `span` less.
 int pick_splits(int64_t tiles, int64_t longest, int64_t span, int grain) {
   constexpr double kOverhead = 3;

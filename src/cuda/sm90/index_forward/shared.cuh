@@ -40,8 +40,8 @@ struct IndexWork {
   int end;
 };
 
-/// Base-two LSEs of the thread block's rows, with an LSE asked for. They lie in shared memory, where
-/// each belongs to one thread: registers are for those who ask for none.
+/// Base-two LSEs of the thread block's rows, with an LSE asked for. They lie in shared memory,
+/// where each belongs to one thread: registers are for those who ask for none.
 struct RowLses {
   float* local;    // of the local block
   float* segment;  // of the blocks of this segment so far
