@@ -95,6 +95,17 @@ TEST(IndexConfig, TheListsAlwaysLeaveRoomForARing) {
   EXPECT_EQ(index_stages(128 * 128 * 2, 16, false), 4);  // the production values
 }
 
+TEST(IndexKernelParams, ShiftsDivideAndRoundUp) {
+  IndexKernelParams p;
+  for (const int shift : {3, 5, 6, 7, 8}) {
+    p.tile_shift = p.block_shift = shift;
+    for (const int64_t count : {0, 1, 31, 32, 33, 127, 128, 129, 256, 4194239, 4194240}) {
+      EXPECT_EQ(p.tiles(count), ceil_div(count, int64_t{1} << shift));
+      EXPECT_EQ(p.blocks(count), ceil_div(count, int64_t{1} << shift));
+    }
+  }
+}
+
 TEST(IndexConfig, FewQueriesSplitTheKeysAndManyDoNot) {
   static int32_t ids = 0;
   core::IndexForwardParams p;

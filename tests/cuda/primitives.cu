@@ -8,7 +8,7 @@
 #include <string>
 
 #include "core/element.h"
-#include "cuda/device/topk.cuh"
+#include "cuda/device/lists.h"
 #include "cuda/device_memory.h"
 #include "cuda/host/tensor_map.h"
 #include "cuda/sm90/attention_forward/gather.cuh"
@@ -137,19 +137,25 @@ __global__ void __launch_bounds__(128, 1)
 }
 
 /// 4. One warp, 32 rows: the best `kept` of `count` scores each.
-__global__ void lists_of_rows(const float* scores, int count, int slots, int kept, int32_t* ids) {
+__global__ void lists_of_rows(const float* scores, int count, int kept, int32_t* ids) {
   extern __shared__ __align__(1024) uint8_t shared[];
   auto* words = reinterpret_cast<uint32_t*>(shared);
-  const CandidateLists<32> lists = {words, words + 32 * slots, nullptr, slots};
+  const int slots = list_slots(kept);
+  const CandidateLists<32> lists = {words, words + 32 * slots, nullptr, slots, kept};
   const int row = static_cast<int>(threadIdx.x);
-  ListState list = clear_list(lists, row, kept);
+  ListState list = clear_list(lists, row);
   for (int block = 0; block < count; ++block) {
     const uint32_t key = ordered_score(__float_as_uint(scores[row * count + block]));
-    if (key > list.threshold) replace_worst(lists, row, list, key, block, 0.0f);
+    if (key <= list.threshold) continue;
+    if (list.threshold == kNoCandidate) {
+      append_entry(lists, row, list, key, block, 0);
+    } else {
+      replace_worst(lists, row, list, key, block, 0);
+    }
   }
-  const int entries = list_count(lists, row, kept);
+  const int entries = list_count(lists, list);
   for (int n = 0; n < kept; ++n) {
-    const int slot = slots - entries + n;
+    const int slot = lists.first_slot() + n;
     ids[row * kept + n] =
         n < entries ? static_cast<int32_t>(lists.ids[lists.place(slot, row)]) : -1;
   }
@@ -330,7 +336,6 @@ void check_lists(Report& report, std::mt19937& random) {
   for (const int top_k : {1, 4, 8, 16, 32}) {
     constexpr int kCount = 300;
     const int kept = top_k - 1;
-    const int slots = list_slots(kept);
     constexpr int kRows = 32;
     std::vector<float> scores(kRows * kCount);
     for (float& score : scores) {  // many ties, both zeros, both infinities
@@ -345,8 +350,8 @@ void check_lists(Report& report, std::mt19937& random) {
     }
     DeviceMemory device(scores.size() * 4), ids(kRows * 32 * 4);
     device.upload(scores.data(), scores.size() * 4);
-    lists_of_rows<<<1, 32, kRows * 32 * 8>>>(static_cast<float*>(device.data()), kCount, slots,
-                                             kept, static_cast<int32_t*>(ids.data()));
+    lists_of_rows<<<1, 32, kRows * 32 * 8>>>(static_cast<float*>(device.data()), kCount, kept,
+                                             static_cast<int32_t*>(ids.data()));
     finish();
     const auto got = ids.download<int32_t>(static_cast<size_t>(kRows * std::max(kept, 1)));
     size_t wrong = 0;

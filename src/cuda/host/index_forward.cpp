@@ -16,7 +16,8 @@ constexpr const char* kOp = "index_forward";
 size_t fill(const core::IndexForwardParams& op, void* workspace, IndexKernelParams* params) {
   const IndexConfig config = pick_index_config(op);
   params->op = op;
-  params->tile_queries = config.tile_queries;
+  params->tile_shift = std::countr_zero(static_cast<unsigned>(config.tile_queries));
+  params->block_shift = std::countr_zero(static_cast<uint64_t>(op.block_size));
   params->num_tiles = config.num_tiles;
   params->splits = config.splits;
   params->slots = config.slots;

@@ -6,7 +6,7 @@
 // each step. Of scores equal to T the first ones are taken: ties go to the lower id. The selection
 // does not depend on the number of shares, and LSEs are added in the same order as in the unsplit
 // kernel, so their bits do not either. Rows with one piece are written by the index kernel.
-#include "cuda/device/topk.cuh"
+#include "cuda/device/lse.cuh"
 #include "cuda/sm90/index_forward/launch.h"
 #include "cuda/sm90/index_forward/pieces.cuh"
 
@@ -19,11 +19,11 @@ constexpr int kWarps = 8;
 struct RowShares {
   const uint4* words;    // of the row in the first share
   int64_t piece_stride;  // in groups
-  int groups_of_piece;
+  int groups_shift;      // log2 of the groups of a piece
   int num_groups;
   __device__ __forceinline__ int64_t place(int group) const {
-    const int piece = group / groups_of_piece;
-    return piece * piece_stride + (group - piece * groups_of_piece);
+    const int piece = group >> groups_shift;
+    return piece * piece_stride + (group - (piece << groups_shift));
   }
 };
 
@@ -87,7 +87,7 @@ __device__ __forceinline__ Cut find_cut(const RowShares& shares, int num_kept) {
   return {low, num_kept - above, num_kept};
 }
 
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kWarps * 32, 6)
     sm90_index_merge(const __grid_constant__ IndexKernelParams p) {
   __shared__ float lses[kWarps][32];  // of the selected blocks, in order
   const int lane = static_cast<int>(threadIdx.x % 32);
@@ -99,16 +99,16 @@ __global__ void __launch_bounds__(kWarps * 32)
   const Request request =
       load_request(sequences, p.op.k_idx.num_rows, find_request(sequences, p.token(row)));
   const int64_t row_in_request = p.token(row) - request.first_row;
-  const TilePieces pieces = tile_pieces(p, request, row_in_request / p.tile_queries);
+  const TilePieces pieces = tile_pieces(p, request, row_in_request >> p.tile_shift);
   if (pieces.count() == 1) return;
   const int64_t position = request.position(p.token(row));
-  const int local =
-      position < 0 ? -1 : static_cast<int>(position) / static_cast<int>(p.op.block_size);
+  const int local = position < 0 ? -1 : static_cast<int>(position) >> p.block_shift;
 
   // 1. The cut, then the ids above it by ascending id.
   const int groups = p.slots / 4;
   const RowShares shares = {reinterpret_cast<const uint4*>(p.split_keys) + row * groups,
-                            num_rows * groups, groups, pieces.count() * groups};
+                            num_rows * groups, p.slots == kSlotsAtOnce ? 2 : 3,
+                            pieces.count() * groups};
   const auto* ids_of_shares = reinterpret_cast<const uint4*>(p.split_ids) + row * groups;
   const auto* lses_of_shares = reinterpret_cast<const uint4*>(p.split_lses) + row * groups;
   const Cut cut = find_cut(shares, p.num_kept);

@@ -40,12 +40,13 @@ MSA_HOST_DEVICE int piece_blocks(int blocks, int splits, int grain) {
 
 struct IndexKernelParams {
   core::IndexForwardParams op;
-  int tile_queries = 0;  // queries of a thread block: 256 rows / Hkv
-  int num_tiles = 0;     // upper bound; thread blocks past the real number return at once
-  int splits = 1;        // at most so many thread blocks share a tile's keys
-  int slots = 0;         // of a list: list_slots(K - 1)
-  int num_kept = 0;      // K - 1
-  int head_shift = 0;    // log2(Hkv)
+  int tile_shift = 0;   // log2 of the queries of a thread block, 256 rows / Hkv
+  int block_shift = 0;  // log2(B)
+  int num_tiles = 0;    // upper bound; thread blocks past the real number return at once
+  int splits = 1;       // at most so many thread blocks share a tile's keys
+  int slots = 0;        // of a list: list_slots(K - 1)
+  int num_kept = 0;     // K - 1
+  int head_shift = 0;   // log2(Hkv)
   // Workspace, used only when splits > 1. Rows are t * Hkv + head.
   uint32_t* split_keys = nullptr;  // [splits, Tq * Hkv, slots]
   uint32_t* split_ids = nullptr;   // [splits, Tq * Hkv, slots]
@@ -55,6 +56,13 @@ struct IndexKernelParams {
 
   MSA_HOST_DEVICE int64_t head(int64_t row) const { return row & ((1 << head_shift) - 1); }
   MSA_HOST_DEVICE int64_t token(int64_t row) const { return row >> head_shift; }
+  // Shifts, because a division of 64-bit numbers takes some hundred cycles.
+  MSA_HOST_DEVICE int blocks(int64_t tokens) const {
+    return static_cast<int>((tokens + (int64_t{1} << block_shift) - 1) >> block_shift);
+  }
+  MSA_HOST_DEVICE int64_t tiles(int64_t queries) const {
+    return (queries + (int64_t{1} << tile_shift) - 1) >> tile_shift;
+  }
   MSA_HOST_DEVICE bool scores_local() const {
     return op.block_scores != nullptr || op.lse_idx != nullptr;
   }

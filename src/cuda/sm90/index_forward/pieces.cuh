@@ -18,14 +18,13 @@ struct TilePieces {
 /// Tile `tile` of the request: queries [tile * tile_queries, + tile_queries).
 __device__ __forceinline__ TilePieces tile_pieces(const IndexKernelParams& p,
                                                   const Request& request, int64_t tile) {
-  const int block_size = static_cast<int>(p.op.block_size);
-  const int64_t past = (tile + 1) * p.tile_queries;
+  const int64_t past = (tile + 1) << p.tile_shift;
   const int64_t last_row = (past < request.num_rows ? past : request.num_rows) - 1;
   const int64_t position = request.key_length - request.num_rows + last_row;
-  const int blocks = static_cast<int>(ceil_div(request.key_length, block_size));
+  const int blocks = p.blocks(request.key_length);
   TilePieces pieces = {0, 0, static_cast<int>(segment_blocks(blocks))};
   if (position >= 0) {
-    pieces.end = static_cast<int>(position) / block_size + (p.scores_local() ? 1 : 0);
+    pieces.end = (static_cast<int>(position) >> p.block_shift) + (p.scores_local() ? 1 : 0);
   }
   pieces.size = piece_blocks(blocks, p.splits, p.op.lse_idx != nullptr ? pieces.segment : 1);
   return pieces;

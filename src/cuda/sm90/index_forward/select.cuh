@@ -10,6 +10,7 @@
 
 #include <cuda.h>
 
+#include "cuda/device/lse.cuh"
 #include "cuda/device/mbarrier.cuh"
 #include "cuda/device/tma.cuh"
 #include "cuda/sm90/index_forward/pieces.cuh"
@@ -53,7 +54,7 @@ __device__ __forceinline__ void fill_stage(const CUtensorMap& key_map, uint32_t 
 /// The block that the row holds back goes into its list.
 __device__ __forceinline__ void put_held(const IndexLists& lists, int row, SelectedRow& own) {
   if (own.held_key == kNoCandidate) return;
-  replace_worst(lists, row, own.list, own.held_key, own.held_id, own.held_lse2);
+  replace_worst(lists, row, own.list, own.held_key, own.held_id, __float_as_uint(own.held_lse2));
   own.held_key = kNoCandidate;
 }
 
@@ -80,7 +81,7 @@ __device__ __forceinline__ void write_rows(const IndexKernelParams& p, const Ind
                                            const IndexLists& lists, const RowLses& lses,
                                            const SelectedRow& own, int own_row) {
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const int own_count = list_count(lists, own_row, p.num_kept);
+  const int own_count = list_count(lists, own.list);
   if (p.op.block_ids.data != nullptr) {
     // Lanes side by side write the places of one row: two rows at once when they fit.
     const int top_k = static_cast<int>(p.op.block_ids.top_k);
@@ -94,7 +95,7 @@ __device__ __forceinline__ void write_rows(const IndexKernelParams& p, const Ind
       const int row = own_row - lane + owner;
       if (row >= work.num_rows || k >= top_k) continue;
       int id = k == count && local >= 0 ? local : -1;
-      if (k < count) id = static_cast<int>(lists.ids[lists.place(lists.slots - count + k, row)]);
+      if (k < count) id = static_cast<int>(lists.ids[lists.place(lists.first_slot() + k, row)]);
       const int packed = work.first_row + row;
       p.op.block_ids.data[p.head(packed) * p.op.block_ids.head_stride +
                           p.token(packed) * p.op.block_ids.token_stride + k] = id;
@@ -106,8 +107,9 @@ __device__ __forceinline__ void write_rows(const IndexKernelParams& p, const Ind
     lse2 = lses.visible[own_row];
   } else {
 #pragma unroll 1
-    for (int slot = lists.slots - own_count; slot < lists.slots; ++slot) {
-      lse2 = add_lse2(lse2, __uint_as_float(lists.lses[lists.place(slot, own_row)]));
+    for (int n = 0; n < own_count; ++n) {
+      const int place = lists.place(lists.first_slot() + n, own_row);
+      lse2 = add_lse2(lse2, __uint_as_float(lists.lses[place]));
     }
     if (own.local >= 0) lse2 = add_lse2(lse2, lses.local[own_row]);
   }
@@ -192,8 +194,7 @@ __device__ __forceinline__ void select_blocks(const CUtensorMap& key_map,
   for (int n = 0; n < 2; ++n) {
     const int row = thread + n * 128;
     const int position = row < work.num_rows ? work.first_position + (row >> p.head_shift) : -1;
-    rows[n] = {position >> Traits::kBlockLog2, clear_list(lists, row, p.num_kept), kNoCandidate, 0,
-               0.0f};
+    rows[n] = {position >> Traits::kBlockLog2, clear_list(lists, row), kNoCandidate, 0, 0.0f};
     if (p.op.lse_idx != nullptr) {
       lses.local[row] = lses.segment[row] = lses.visible[row] = minus_infinity();
     }
@@ -240,6 +241,10 @@ __device__ __forceinline__ void select_blocks(const CUtensorMap& key_map,
       }
       const uint32_t key = ordered_score(__float_as_uint(score));
       bool enters = block < own.local && key > own.list.threshold;
+      if (enters && own.list.threshold == kNoCandidate) {
+        append_entry(lists, row, own.list, key, block, __float_as_uint(block_lse2[n]));
+        enters = false;
+      }
       if (__any_sync(~0u, enters && own.held_key != kNoCandidate)) {
         put_held(lists, row, own);
         enters = enters && key > own.list.threshold;

@@ -4,7 +4,8 @@
 //   done[stage]  the scoring warps have read the keys of the stage, and its maxima are there
 #pragma once
 
-#include "cuda/device/topk.cuh"
+#include "cuda/device/lists.h"
+#include "cuda/device/ptx.cuh"
 #include "cuda/sm90/index_forward/params.h"
 
 namespace msa::cuda {
@@ -81,7 +82,7 @@ struct IndexShared {
     auto* words = reinterpret_cast<uint32_t*>(keys(static_cast<uint32_t>(stages)));
     const int list_words = kIndexRows * p.slots;
     return {words, words + list_words, p.op.lse_idx != nullptr ? words + 2 * list_words : nullptr,
-            p.slots};
+            p.slots, p.num_kept};
   }
   static __device__ __forceinline__ RowLses row_lses(const IndexKernelParams& p) {
     auto* sums = reinterpret_cast<float*>(lists(p).keys + 3 * kIndexRows * p.slots);
