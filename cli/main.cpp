@@ -9,6 +9,7 @@
 
 #include "cli/parts/output.h"
 #include "cli/parts/usage_error.h"
+#include "cli/parts/wait_policy.h"
 #include "cli/verbs/verbs.h"
 #include "msa/msa.h"
 
@@ -56,6 +57,7 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  shorten_waiting(argv);
   // A reader that goes away is then an error of the write and not a silent end of the program.
   std::signal(SIGPIPE, SIG_IGN);
   try {
