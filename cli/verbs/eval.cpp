@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include "cli/eval/summary.h"
 #include "cli/model/runner_model.h"
@@ -21,7 +23,7 @@ namespace {
 
 struct EvalArguments {
   std::string task;
-  std::vector<int64_t> lengths = {32 * 1024};
+  std::vector<int64_t> lengths = {int64_t{32} << 10};
   int64_t documents = 0;  // 0: 20 for fresh facts, 1 for typed ones
   int64_t facts = 10;
   int64_t distractors = 31;
@@ -37,7 +39,7 @@ struct EvalArguments {
   bool json = false;
 };
 
-const std::vector<std::string> kTasks = {"needle", "multikey", "multivalue", "tracking"};
+constexpr std::array<std::string_view, 4> kTasks = {"needle", "multikey", "multivalue", "tracking"};
 
 Task task_of(const std::string& name) {
   const auto place = std::find(kTasks.begin(), kTasks.end(), name);
