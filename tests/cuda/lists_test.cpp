@@ -32,7 +32,7 @@ struct Lists {
   explicit Lists(int num_kept)
       : words(static_cast<size_t>(3 * kRows * list_slots(num_kept)) / 4 + 1), lists{} {
     uint32_t* first = words.data()->words;
-    const int size = kRows * list_slots(num_kept);
+    const auto size = static_cast<ptrdiff_t>(kRows) * list_slots(num_kept);
     lists = {first, first + size, first + 2 * size, list_slots(num_kept), num_kept};
     for (FourWords& four : words) std::fill_n(four.words, 4, 0xDEADBEEFu);
     for (int row = 0; row < kRows; ++row) states[row] = clear_list(lists, row);
@@ -114,7 +114,8 @@ TEST(Lists, RisingAndFallingScores) {
     for (int n = 0; n < 300; ++n) {
       scores[0].push_back(static_cast<float>(n));
       scores[1].push_back(static_cast<float>(-n));
-      scores[2].push_back(static_cast<float>(n / 40));
+      const int step = n / 40;
+      scores[2].push_back(static_cast<float>(step));
     }
     check(num_kept, scores);
   }

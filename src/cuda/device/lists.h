@@ -83,7 +83,7 @@ MSA_HOST_DEVICE void for_slots(const uint32_t* list_words, const CandidateLists<
     uint32_t words[kSlotsAtOnce + 1];
     MSA_UNROLL
     for (int n = 0; n < kSlotsAtOnce / 4; ++n) {
-      const FourWords four = fours[n * kRows];
+      const FourWords four = fours[int64_t{n} * kRows];
       MSA_UNROLL
       for (int i = 0; i < 4; ++i) words[n * 4 + i] = four.words[i];
     }
@@ -139,7 +139,8 @@ MSA_HOST_DEVICE void replace_word(uint32_t* list_words, const CandidateLists<kRo
     auto* fours = reinterpret_cast<FourWords*>(list_words + lists.place(first, row));
     MSA_UNROLL
     for (int n = 0; n < kSlotsAtOnce / 4; ++n) {
-      fours[n * kRows] = {words[n * 4], words[n * 4 + 1], words[n * 4 + 2], words[n * 4 + 3]};
+      fours[int64_t{n} * kRows] = {words[n * 4], words[n * 4 + 1], words[n * 4 + 2],
+                                   words[n * 4 + 3]};
     }
     look(words, first);
   });
