@@ -13,9 +13,7 @@ def train_parser():
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train the small MSA model."
     )
-    parser.add_argument(
-        "--preset", required=True, choices=("h200", "h200-long", "h200-last", "cpu", "ci")
-    )
+    parser.add_argument("--preset", required=True, choices=("h200", "h200-long", "cpu", "ci"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--seconds", type=float, help="time budget; stages and learning rate fit it"

@@ -67,18 +67,6 @@ PRESETS = {
         chunk=4096,
         checkpoint_seconds=1e9,
     ),
-    # Goes on from "h200-long" for a minute or two: what the generator has learned since, at falling rates.
-    "h200-last": Preset(
-        model=ModelConfig(),
-        stages=(Stage(8192, 8, 1.0, 0.9, 64, 16384),),
-        rates={"muon": 0.007, "adam": 1e-3, "index": 1e-3},
-        warmup_steps=10,
-        decay_share=0.9,
-        seconds=100.0,
-        workers=14,
-        chunk=4096,
-        checkpoint_seconds=1e9,
-    ),
     "cpu": Preset(
         model=ModelConfig(hidden_size=192, num_hidden_layers=3, dense_intermediate_size=384),
         stages=(

@@ -22,7 +22,7 @@ TASKS = Path(__file__).resolve().parent / "tasks.json"
 NONE, TEXT, ANSWER, REPEAT = range(4)
 LARGEST_POSITION = 1_048_576
 FLAVOURS = ("single", "mixed", "multivalue", "tracking", "tokens", "repeat")
-DEFAULT_FLAVOURS = (38, 14, 22, 13, 8, 5)
+DEFAULT_FLAVOURS = (36, 14, 20, 17, 8, 5)
 
 
 def load_tasks(path=TASKS):
@@ -89,7 +89,7 @@ class ItemMaker:
 
     def random_form(self, rng):
         """A phrasing of random words around key and value: nothing can be learned from it but the places."""
-        first, second = ("{key}", "{value}") if rng.random() < 0.6 else ("{value}", "{key}")
+        first, second = ("{key}", "{value}") if rng.random() < 0.5 else ("{value}", "{key}")
         joint = rng.choice(("words", "words", "words", "words", "sign"))
         middle = (
             rng.choice((" = ", ": ", " - ", ", ", " / ", "; ", " => ", " ("))
@@ -126,7 +126,7 @@ class ItemMaker:
             question = rng.choice(self.key_first + self.value_first)["question"]
         return {"id": "random", "fact": fact, "question": question}
 
-    def form(self, rng, value_first_share=0.3):
+    def form(self, rng, value_first_share=0.5):
         kind = rng.random()
         if kind < 0.17:
             return self.random_form(rng)

@@ -337,7 +337,7 @@ class Words:
     def variable(self, rng):
         kind = rng.random()
         if kind < 0.35:
-            return "".join(rng.choice(string.ascii_uppercase) for _ in range(rng.randint(3, 5)))
+            return "".join(rng.choice(string.ascii_uppercase) for _ in range(rng.randint(3, 7)))
         if kind < 0.55:
             return self.key_identifier(rng)
         if kind < 0.7:
