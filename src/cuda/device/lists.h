@@ -139,8 +139,8 @@ MSA_HOST_DEVICE void replace_word(uint32_t* list_words, const CandidateLists<kRo
     auto* fours = reinterpret_cast<FourWords*>(list_words + lists.place(first, row));
     MSA_UNROLL
     for (int n = 0; n < kSlotsAtOnce / 4; ++n) {
-      fours[int64_t{n} * kRows] = {words[n * 4], words[n * 4 + 1], words[n * 4 + 2],
-                                   words[n * 4 + 3]};
+      const uint32_t* four = words + int64_t{n} * 4;
+      fours[int64_t{n} * kRows] = {four[0], four[1], four[2], four[3]};
     }
     look(words, first);
   });
