@@ -20,8 +20,8 @@ using namespace msa::cli;
 constexpr const char* kAbout =
     "MiniMax Sparse Attention: find facts in long documents, on the hardware at hand.";
 constexpr const char* kFooter =
-    "Exit status: 0 done, 1 the demo missed a fact, 2 bad input or something failed (one line on\n"
-    "standard error says what).\n\n"
+    "Exit status: 0 done, 1 the demo missed a fact or verify found a broken rule, 2 bad input or\n"
+    "something failed (one line on standard error says what).\n\n"
     "Example:\n  msa demo --length 32K --fact \"the door code = 4711\"";
 
 int fail(const std::string& message) {
@@ -39,6 +39,7 @@ int parse_and_run(int argc, char** argv) {
   add_run(app, chosen);
   add_eval(app, chosen);
   add_info(app, chosen);
+  add_verify(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -50,7 +51,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return fail(std::string(error.what()) + " (see msa --help, msa VERB --help)");
   }
-  if (!chosen) return fail("got no verb, allowed demo, run, eval, info (see msa --help)");
+  if (!chosen) return fail("got no verb, allowed demo, run, eval, info, verify (see msa --help)");
   return chosen();
 }
 

@@ -54,4 +54,10 @@ fs::path default_model_folder() {
          marker.parent_path();
 }
 
+fs::path default_pack_folder() {
+  const fs::path marker = "conformance/pack/index.json";
+  return first_with(candidates(), marker, "conformance pack", "a folder with --pack") /
+         marker.parent_path();
+}
+
 }  // namespace msa::cli

@@ -10,6 +10,7 @@ namespace msa::cli {
 /// The exit statuses, as `msa --help` tells them.
 inline constexpr int kSuccess = 0;
 inline constexpr int kFactMissed = 1;
+inline constexpr int kRuleBroken = 1;
 inline constexpr int kBadInput = 2;
 
 using Action = std::function<int()>;
@@ -18,5 +19,6 @@ void add_demo(CLI::App& app, Action& chosen);
 void add_run(CLI::App& app, Action& chosen);
 void add_eval(CLI::App& app, Action& chosen);
 void add_info(CLI::App& app, Action& chosen);
+void add_verify(CLI::App& app, Action& chosen);
 
 }  // namespace msa::cli

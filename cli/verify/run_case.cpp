@@ -1,0 +1,271 @@
+#include "cli/verify/run_case.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+
+#include "runner/files/json.h"
+
+namespace msa::cli {
+namespace {
+
+using Names = std::vector<std::string>;
+
+constexpr const char* kWhat = "conformance pack";
+constexpr size_t kGuardBytes = 64;
+constexpr int kGuard = 0x5A;
+constexpr int kPattern = 0xC7;  // as float a finite number, as id a negative one: never a result
+
+bool contains(const Names& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// Guarded memory: guard, body, guard.
+class Guarded {
+ public:
+  Guarded(std::string name, size_t bytes)
+      : name_(std::move(name)), bytes_(bytes), memory_(bytes + 2 * kGuardBytes) {
+    std::memset(memory_.data(), kGuard, bytes + 2 * kGuardBytes);
+    std::memset(body(), kPattern, bytes);
+  }
+  std::byte* body() const { return memory_.data() + kGuardBytes; }
+  size_t bytes() const { return bytes_; }
+  void check() const {
+    const auto untouched = [](const std::byte* bytes) {
+      return std::all_of(bytes, bytes + kGuardBytes,
+                         [](std::byte value) { return value == std::byte{kGuard}; });
+    };
+    if (!untouched(memory_.data())) throw CaseError(name_ + ": written before its first byte");
+    if (!untouched(body() + bytes_)) throw CaseError(name_ + ": written past its last byte");
+  }
+
+ private:
+  std::string name_;
+  size_t bytes_;
+  AlignedBytes memory_;
+};
+
+class CaseRun {
+ public:
+  CaseRun(const Pack& pack, const PackCase& item, const Context& context, const Names& outputs)
+      : pack_(pack), item_(item), context_(context), wanted_(outputs) {
+    for (const auto& [name, input] : item.inputs) {
+      inputs_[name] = from_pack([&] { return load_input(pack, name, input); });
+    }
+  }
+
+  /// An absent view where the case has no such input.
+  Tensor input(const std::string& name) const {
+    const auto found = inputs_.find(name);
+    return found == inputs_.end() ? Tensor() : found->second.view;
+  }
+
+  MutableTensor output(const std::string& name, DType dtype, const std::vector<int64_t>& shape) {
+    if (!contains(wanted_, name)) return {};
+    int64_t count = 1;
+    for (const int64_t extent : shape) {
+      if (extent < 0 || extent > kMostElements || count * extent > kMostElements) {
+        throw CaseError(fmt::format("{}: too large for a case", name));
+      }
+      count *= extent;
+    }
+    const size_t bytes = static_cast<size_t>(count) * dtype_bytes(dtype);
+    const auto [slot, fresh] = outputs_.try_emplace(name, name, bytes);
+    MutableTensor view;
+    view.data = slot->second.body();
+    view.dtype = dtype;
+    view.rank = static_cast<int>(shape.size());
+    int64_t step = 1;
+    for (size_t axis = shape.size(); axis-- > 0;) {
+      view.shape[axis] = shape[axis];
+      view.stride[axis] = step;
+      step *= shape[axis];
+    }
+    views_[name] = view;
+    return view;
+  }
+
+  Sequences sequences() const {
+    return {.cu_seqlens_q = input("cu_seqlens_q"),
+            .cu_seqlens_k = input("cu_seqlens_k"),
+            .page_table = input("page_table"),
+            .kv_lens = input("kv_lens")};
+  }
+
+  int64_t integer(const char* key, int64_t most) const {
+    const runner::Json* value = runner::json_member(item_.arguments, key);
+    if (value == nullptr) return 0;
+    return from_pack([&] { return runner::json_integer(kWhat, key, *value, 0, most); });
+  }
+  std::string word(const char* key) const {
+    const runner::Json* value = runner::json_member(item_.arguments, key);
+    if (value == nullptr) return "";
+    return from_pack([&] { return runner::json_string(kWhat, key, *value); });
+  }
+  std::optional<float> scale() const {
+    const runner::Json* value = runner::json_member(item_.arguments, "scale");
+    if (value == nullptr) return {};
+    if (runner::json_is(*value, "inf")) return std::numeric_limits<float>::infinity();
+    if (runner::json_is(*value, "nan")) return std::numeric_limits<float>::quiet_NaN();
+    if (!value->is_number()) throw CaseError("scale: no number");
+    return value->get<float>();
+  }
+  BlockIdLayout id_layout() const {
+    return word("id_layout") == "token_major" ? BlockIdLayout::kTokenMajor
+                                              : BlockIdLayout::kHeadMajor;
+  }
+  int64_t expected_extent(const std::string& name, size_t axis) const {
+    const auto found = item_.expect.find(name);
+    if (found == item_.expect.end()) return 1;
+    const std::vector<int64_t> shape =
+        from_pack([&] { return pack_.tensor(found->second.tensor).shape; });
+    return axis < shape.size() ? shape[axis] : 1;
+  }
+
+  /// Calls the op with a workspace of `bytes`.
+  void run(size_t bytes, const std::function<void(Workspace)>& op) const {
+    const Guarded workspace("workspace", bytes);
+    op({.data = workspace.body(), .bytes = bytes, .stream = nullptr});
+    workspace.check();
+  }
+
+  const Context& context() const { return context_; }
+
+  CaseResults results() const {
+    CaseResults results;
+    for (const auto& [name, memory] : outputs_) {
+      memory.check();
+      const MutableTensor& view = views_.at(name);
+      runner::StoredTensor stored;
+      stored.shape.assign(view.shape.begin(), view.shape.begin() + view.rank);
+      stored.data = memory.body();
+      stored.bytes = memory.bytes();
+      stored.dtype = view.dtype == DType::kInt32      ? "I32"
+                     : view.dtype == DType::kFloat32  ? "F32"
+                     : view.dtype == DType::kBFloat16 ? "BF16"
+                                                      : "F16";
+      results[name] = {stored.shape, to_doubles(name, stored)};
+    }
+    return results;
+  }
+
+ private:
+  static constexpr int64_t kMostElements = int64_t{1} << 28;
+
+  const Pack& pack_;
+  const PackCase& item_;
+  const Context& context_;
+  const Names& wanted_;
+  std::map<std::string, LoadedInput> inputs_;
+  std::map<std::string, Guarded> outputs_;
+  std::map<std::string, MutableTensor> views_;
+};
+
+constexpr int64_t kMostTokens = 1 << 20;
+constexpr int64_t kMostBlocks = 4096;
+
+void index_forward_case(CaseRun& run) {
+  IndexForwardArgs args;
+  args.q_idx = run.input("q_idx");
+  args.k_idx = run.input("k_idx");
+  args.sequences = run.sequences();
+  args.block_size = run.integer("block_size", kMostTokens);
+  args.scale = run.scale();
+  args.block_id_layout = run.id_layout();
+  if (run.word("lse_scope") == "visible") args.lse_scope = IndexLseScope::kVisible;
+  const int64_t rows = args.q_idx.shape[0];
+  const int64_t groups = args.q_idx.shape[1];
+  const int64_t top_k = run.integer("top_k", kMostBlocks);
+  const bool head_major = args.block_id_layout == BlockIdLayout::kHeadMajor;
+  args.block_ids = run.output("block_ids", DType::kInt32,
+                              {head_major ? groups : rows, head_major ? rows : groups, top_k});
+  args.block_scores = run.output("block_scores", DType::kFloat32,
+                                 {groups, rows, run.expected_extent("block_scores", 2)});
+  args.lse_idx = run.output("lse_idx", DType::kFloat32, {groups, rows});
+  run.run(index_forward_workspace_size(run.context(), args),
+          [&](Workspace workspace) { index_forward(run.context(), args, workspace); });
+}
+
+template <typename Args>
+void fill_attention(CaseRun& run, Args& args) {
+  args.q = run.input("q");
+  args.k = run.input("k");
+  args.v = run.input("v");
+  args.sequences = run.sequences();
+  args.scale = run.scale();
+  const int64_t rows = args.q.shape[0];
+  const int64_t heads = args.q.shape[1];
+  args.out = run.output("out", args.q.dtype, {rows, heads, args.q.shape[2]});
+  args.lse = run.output("lse", DType::kFloat32, {rows, heads});
+}
+
+void attention_forward_case(CaseRun& run) {
+  AttentionForwardArgs args;
+  fill_attention(run, args);
+  args.block_size = run.integer("block_size", kMostTokens);
+  args.block_ids = run.input("block_ids");
+  args.block_id_layout = run.id_layout();
+  run.run(attention_forward_workspace_size(run.context(), args),
+          [&](Workspace workspace) { attention_forward(run.context(), args, workspace); });
+}
+
+void dense_attention_forward_case(CaseRun& run) {
+  DenseAttentionForwardArgs args;
+  fill_attention(run, args);
+  run.run(dense_attention_forward_workspace_size(run.context(), args),
+          [&](Workspace workspace) { dense_attention_forward(run.context(), args, workspace); });
+}
+
+struct KnownOp {
+  const char* name;
+  void (*run)(CaseRun&);
+  Names outputs;  // what a case that is to be refused asks for
+};
+
+const std::vector<KnownOp>& known_ops() {
+  static const std::vector<KnownOp> ops = {
+      {"index_forward", index_forward_case, {"block_ids"}},
+      {"attention_forward", attention_forward_case, {"out"}},
+      {"dense_attention_forward", dense_attention_forward_case, {"out"}},
+  };
+  return ops;
+}
+
+const KnownOp* find_op(const std::string& name) {
+  for (const KnownOp& op : known_ops()) {
+    if (name == op.name) return &op;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool has_op(const std::string& op) { return find_op(op) != nullptr; }
+
+CaseResults run_case(const Pack& pack, const PackRule& rule, const PackCase& item,
+                     const Context& context, const std::vector<std::string>& outputs) {
+  const KnownOp* op = find_op(rule.op);
+  if (op == nullptr) throw CaseError("the op is unknown");
+  CaseRun run(pack, item, context, item.refused ? op->outputs : outputs);
+  op->run(run);
+  return run.results();
+}
+
+std::vector<Names> smaller_outputs(const PackRule& rule, const PackCase& item) {
+  const auto expected = [&](const char* name) { return item.expect.contains(name); };
+  std::vector<Names> sets;
+  if (rule.op == "index_forward") {
+    if (expected("block_ids")) sets.push_back({"block_ids"});
+    if (expected("block_scores")) sets.push_back({"block_scores"});
+    if (expected("block_ids") && expected("lse_idx")) sets.push_back({"block_ids", "lse_idx"});
+  } else if (expected("out") && expected("lse")) {
+    sets.push_back({"out"});
+  }
+  return sets;
+}
+
+}  // namespace msa::cli
