@@ -45,7 +45,20 @@ HWY_INLINE hn::Vec<D> load_floats(D d, const Bfloat16* from) {
 template <class D>
 HWY_INLINE hn::Vec<D> load_floats(D d, const Float16* from) {
   const hn::Rebind<hwy::float16_t, D> d16;
-  return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(from)));
+  const auto value =
+      hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(from)));
+#if HWY_ARCH_X86 && HWY_TARGET >= HWY_SSE4
+  // Without F16C Highway 1.0 widens the exponent of infinities and NaN like any other: mend those.
+  const hn::RebindToUnsigned<D> d32;
+  const hn::Rebind<uint16_t, D> d16u;
+  const auto exponent = hn::Set(d32, 0x7C00u);
+  const auto bits = hn::PromoteTo(d32, hn::LoadU(d16u, &from->bits));
+  const auto special = hn::Eq(hn::And(bits, exponent), exponent);
+  const auto all_ones = hn::Or(hn::BitCast(d32, value), hn::Set(d32, 0x7F800000u));
+  return hn::BitCast(d, hn::IfThenElse(special, all_ones, hn::BitCast(d32, value)));
+#else
+  return value;
+#endif
 }
 
 /// Copies `count` elements, a multiple of 8, as floats.
