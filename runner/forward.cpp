@@ -94,8 +94,8 @@ void Forward::norm_rows(const std::vector<float>& weight, int64_t first_row, int
   });
 }
 
-/// q, k and v of every row; q stays in qkv_, k and v go to the caches.
-void Forward::project(int64_t layer, const Chunk& chunk, PagedCaches& caches) {
+/// q, k and v of every row, side by side in qkv_.
+void Forward::project(int64_t layer, const Chunk& chunk) {
   const ModelConfig& config = model_.config();
   const LayerWeights& weights = model_.weights().layers[static_cast<size_t>(layer)];
   const int64_t dim = config.head_dim;
@@ -112,23 +112,17 @@ void Forward::project(int64_t layer, const Chunk& chunk, PagedCaches& caches) {
       const float* cosines = cosines_.as<float>() + row * pairs;
       const float* sines = sines_.as<float>() + row * pairs;
       float* q = qkv_.as<float>() + row * width;
-      float* k = q + num_q * dim;
-      const float* v = k + num_kv * dim;
       for (int64_t head = 0; head < num_q + num_kv; ++head) {
         float* x = q + head * dim;
         rms_norm(x, (head < num_q ? weights.q_norm : weights.k_norm).data(), dim, eps, x);
         rotate(x, cosines, sines, pairs);
       }
-      for (int64_t head = 0; head < num_kv; ++head) {
-        caches.write_key(layer, chunk.first_position + row, head, k + head * dim);
-        caches.write_value(layer, chunk.first_position + row, head, v + head * dim);
-      }
     }
   });
 }
 
-/// The same for the index branch: index queries stay in index_, the index key goes to its cache.
-void Forward::project_index(int64_t layer, const Chunk& chunk, PagedCaches& caches) {
+/// The same for the index branch: its queries and its key, side by side in index_.
+void Forward::project_index(int64_t layer, const Chunk& chunk) {
   const ModelConfig& config = model_.config();
   const LayerWeights& weights = model_.weights().layers[static_cast<size_t>(layer)];
   const int64_t dim = config.index_dim;
@@ -147,9 +141,35 @@ void Forward::project_index(int64_t layer, const Chunk& chunk, PagedCaches& cach
                  eps, x);
         rotate(x, cosines_.as<float>() + row * pairs, sines_.as<float>() + row * pairs, pairs);
       }
-      caches.write_index_key(layer, chunk.first_position + row, q + num_heads * dim);
     }
   });
+}
+
+/// k, v and index key of the chunk go to their pages.
+void Forward::append(int64_t layer, const Chunk& chunk, PagedCaches& caches) {
+  const ModelConfig& config = model_.config();
+  const int64_t num_q = config.num_attention_heads;
+  const int64_t num_kv = config.num_key_value_heads;
+  const int64_t dim = config.head_dim;
+  const int64_t width = (num_q + 2 * num_kv) * dim;
+  const int32_t cu_seqlens_q[2] = {0, static_cast<int32_t>(chunk.num_tokens)};
+  const int32_t kv_lens[1] = {static_cast<int32_t>(chunk.key_length)};
+  const float* k = qkv_.as<float>() + num_q * dim;
+  CacheAppendArgs args;
+  args.k = {k, DType::kFloat32, {chunk.num_tokens, num_kv, dim}, {width, dim, 1}};
+  args.v = {k + num_kv * dim, DType::kFloat32, {chunk.num_tokens, num_kv, dim}, {width, dim, 1}};
+  if (selects(layer)) {
+    args.k_idx = {index_.as<float>() + num_kv * config.index_dim,
+                  DType::kFloat32,
+                  {chunk.num_tokens, config.index_dim},
+                  {(num_kv + 1) * config.index_dim, 1}};
+  }
+  args.sequences = {.cu_seqlens_q = {cu_seqlens_q, DType::kInt32, {2}},
+                    .cu_seqlens_k = {},
+                    .page_table = caches.page_table(),
+                    .kv_lens = {kv_lens, DType::kInt32, {1}}};
+  args.cache = caches.layer(layer);
+  cache_append(model_.context(), args);
 }
 
 /// Attention of the rows from first_row on, and its output projection added to x.
@@ -171,6 +191,7 @@ void Forward::attend(int64_t layer, const Chunk& chunk, int64_t first_row, Paged
                     DType::kFloat32,
                     {num_rows, num_q, dim},
                     {qkv_width, dim, 1}};
+  const CacheViews cache = caches.layer(layer);
   float* attended = attention_.as<float>() + first_row * num_q * dim;
   const MutableTensor out = {attended, DType::kFloat32, {num_rows, num_q, dim}};
   const auto workspace = [this](size_t bytes) {
@@ -188,7 +209,7 @@ void Forward::attend(int64_t layer, const Chunk& chunk, int64_t first_row, Paged
                    DType::kFloat32,
                    {num_rows, num_kv, index_dim},
                    {index_width, index_dim, 1}};
-    index.k_idx = caches.index_keys(layer);
+    index.k_idx = cache.k_idx;
     index.sequences = sequences;
     index.block_size = config.block_size;
     index.block_ids = ids;
@@ -200,8 +221,8 @@ void Forward::attend(int64_t layer, const Chunk& chunk, int64_t first_row, Paged
     }
     AttentionForwardArgs args;
     args.q = q;
-    args.k = caches.keys(layer);
-    args.v = caches.values(layer);
+    args.k = cache.k;
+    args.v = cache.v;
     args.sequences = sequences;
     args.block_size = config.block_size;
     args.block_ids = ids;
@@ -211,8 +232,8 @@ void Forward::attend(int64_t layer, const Chunk& chunk, int64_t first_row, Paged
   } else {
     DenseAttentionForwardArgs args;
     args.q = q;
-    args.k = caches.keys(layer);
-    args.v = caches.values(layer);
+    args.k = cache.k;
+    args.v = cache.v;
     args.sequences = sequences;
     args.out = out;
     dense_attention_forward(context, args,
@@ -283,8 +304,9 @@ void Forward::run(std::span<const int32_t> tokens, int64_t first_position, Logit
     const bool whole = !is_last || rows == LogitRows::kAll || options_.selection_hook;
     const int64_t first_row = whole ? 0 : rows == LogitRows::kLast ? num_tokens - 1 : num_tokens;
     norm_rows(model_.weights().layers[static_cast<size_t>(layer)].input_norm, 0, num_tokens);
-    project(layer, chunk, caches);
-    if (selects(layer)) project_index(layer, chunk, caches);
+    project(layer, chunk);
+    if (selects(layer)) project_index(layer, chunk);
+    append(layer, chunk, caches);
     if (first_row == num_tokens) continue;
     attend(layer, chunk, first_row, caches);
     feed_forward(layer, first_row, num_tokens - first_row);

@@ -44,8 +44,9 @@ class Forward {
   void embed(std::span<const int32_t> tokens);
   void fill_angles(const Chunk& chunk);
   void norm_rows(const std::vector<float>& weight, int64_t first_row, int64_t num_rows);
-  void project(int64_t layer, const Chunk& chunk, PagedCaches& caches);
-  void project_index(int64_t layer, const Chunk& chunk, PagedCaches& caches);
+  void project(int64_t layer, const Chunk& chunk);
+  void project_index(int64_t layer, const Chunk& chunk);
+  void append(int64_t layer, const Chunk& chunk, PagedCaches& caches);
   void attend(int64_t layer, const Chunk& chunk, int64_t first_row, PagedCaches& caches);
   void feed_forward(int64_t layer, int64_t first_row, int64_t num_rows);
   void make_logits(const Chunk& chunk, LogitRows rows, const LogitsSink& sink);

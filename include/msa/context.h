@@ -63,6 +63,14 @@ enum class Op : int32_t {
   kIndexForward = 0,
   kAttentionForward = 1,
   kDenseAttentionForward = 2,
+  kIndexCandidates = 3,
+  kMergeCandidates = 4,
+  kMergeStates = 5,
+  kCacheAppend = 6,
+  kCopyPages = 7,
+  kAttentionBackward = 8,
+  kDenseAttentionBackward = 9,
+  kKlForwardBackward = 10,
 };
 
 /// "index_forward", ...

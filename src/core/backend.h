@@ -34,6 +34,21 @@ struct BackendTable {
   void (*attention_forward)(const AttentionForwardParams&, const RunContext&);
   size_t (*dense_attention_forward_workspace)(const AttentionForwardParams&, int num_threads);
   void (*dense_attention_forward)(const AttentionForwardParams&, const RunContext&);
+
+  size_t (*index_candidates_workspace)(const IndexForwardParams&, int num_threads) = nullptr;
+  void (*index_candidates)(const IndexForwardParams&, const RunContext&) = nullptr;
+  void (*merge_candidates)(const MergeCandidatesParams&, const RunContext&) = nullptr;
+  void (*merge_states)(const MergeStatesParams&, const RunContext&) = nullptr;
+  void (*cache_append)(const CacheAppendParams&, const RunContext&) = nullptr;
+  void (*copy_pages)(const CopyPagesParams&, const RunContext&) = nullptr;
+
+  size_t (*attention_backward_workspace)(const AttentionBackwardParams&, int num_threads) = nullptr;
+  void (*attention_backward)(const AttentionBackwardParams&, const RunContext&) = nullptr;
+  size_t (*dense_attention_backward_workspace)(const AttentionBackwardParams&,
+                                               int num_threads) = nullptr;
+  void (*dense_attention_backward)(const AttentionBackwardParams&, const RunContext&) = nullptr;
+  size_t (*kl_forward_backward_workspace)(const KlParams&, int num_threads) = nullptr;
+  void (*kl_forward_backward)(const KlParams&, const RunContext&) = nullptr;
 };
 
 const BackendTable& reference_backend();

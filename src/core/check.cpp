@@ -1,5 +1,6 @@
 #include "core/check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -117,7 +118,8 @@ SequenceParams check_sequences(const char* op, const Sequences& sequences, int64
   return params;
 }
 
-void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens) {
+void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens,
+                             int64_t slot_begin, int64_t slot_end) {
   check_offsets(op, "cu_seqlens_q", params.cu_seqlens_q, params.batch, params.num_query_tokens);
   if (!params.paged()) {
     check_offsets(op, "cu_seqlens_k", params.cu_seqlens_k, params.batch, num_key_tokens);
@@ -129,7 +131,7 @@ void check_sequence_contents(const char* op, const SequenceParams& params, int64
           "kv_lens[{}] is outside the page table: got {}, allowed 0 to {} ({} pages of {})", r,
           length, params.max_pages * params.page_size, params.max_pages, params.page_size);
     const int64_t used = (length + params.page_size - 1) / params.page_size;
-    for (int64_t slot = 0; slot < used; ++slot) {
+    for (int64_t slot = slot_begin; slot < std::min(used, slot_end); ++slot) {
       const int64_t page = params.page_table[r * params.page_table_stride + slot];
       check(page >= 0 && page < params.num_pages, op,
             "page_table[{}, {}] is outside the cache: got {}, allowed 0 to {}", r, slot, page,

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <initializer_list>
+#include <limits>
 #include <string_view>
 
 #include "core/params.h"
@@ -40,8 +41,11 @@ SequenceParams check_sequences(const char* op, const Sequences& sequences, int64
                                const Tensor& keys, std::string_view keys_name);
 
 /// Contents of the sequence arrays, for backends whose arrays the host can read: starts at 0,
-/// never falls, ends within the tensors; lengths within the table; pages within the cache.
-void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens);
+/// never falls, ends within the tensors; lengths within the table; pages within the cache. Of the
+/// table only slots [slot_begin, slot_end) are read.
+void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens,
+                             int64_t slot_begin = 0,
+                             int64_t slot_end = std::numeric_limits<int64_t>::max());
 
 /// Pointer, type and strides of a key tensor; heads are axis -2 when has_heads.
 KeyParams key_params(const Tensor& keys, bool paged, bool has_heads);

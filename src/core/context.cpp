@@ -82,6 +82,22 @@ const char* op_name(Op op) {
       return "attention_forward";
     case Op::kDenseAttentionForward:
       return "dense_attention_forward";
+    case Op::kIndexCandidates:
+      return "index_candidates";
+    case Op::kMergeCandidates:
+      return "merge_candidates";
+    case Op::kMergeStates:
+      return "merge_states";
+    case Op::kCacheAppend:
+      return "cache_append";
+    case Op::kCopyPages:
+      return "copy_pages";
+    case Op::kAttentionBackward:
+      return "attention_backward";
+    case Op::kDenseAttentionBackward:
+      return "dense_attention_backward";
+    case Op::kKlForwardBackward:
+      return "kl_forward_backward";
   }
   return "unknown op";
 }
@@ -121,6 +137,30 @@ Support supports(const Context& context, Op op, const Geometry& geometry, DType 
       break;
     case Op::kDenseAttentionForward:
       has_op = table.dense_attention_forward != nullptr;
+      break;
+    case Op::kIndexCandidates:
+      has_op = table.index_candidates != nullptr;
+      break;
+    case Op::kMergeCandidates:
+      has_op = table.merge_candidates != nullptr;
+      break;
+    case Op::kMergeStates:
+      has_op = table.merge_states != nullptr;
+      break;
+    case Op::kCacheAppend:
+      has_op = table.cache_append != nullptr;
+      break;
+    case Op::kCopyPages:
+      has_op = table.copy_pages != nullptr;
+      break;
+    case Op::kAttentionBackward:
+      has_op = table.attention_backward != nullptr;
+      break;
+    case Op::kDenseAttentionBackward:
+      has_op = table.dense_attention_backward != nullptr;
+      break;
+    case Op::kKlForwardBackward:
+      has_op = table.kl_forward_backward != nullptr;
       break;
   }
   Support support;

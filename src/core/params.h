@@ -2,7 +2,9 @@
 // with every default filled in. All strides count elements; the last axis has stride 1.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <limits>
 
 #include "msa/index.h"
 #include "msa/tensor.h"
@@ -82,6 +84,30 @@ struct IndexForwardParams {
   int64_t lse_head_stride = 0;
   int64_t lse_token_stride = 0;
   IndexLseScope lse_scope = IndexLseScope::kSelected;
+  // index_candidates alone: only blocks [block_begin, block_end) are scored, and block_ids are
+  // candidate lists with these scores, [Hkv, Tq, K] by strides.
+  int64_t block_begin = 0;
+  int64_t block_end = std::numeric_limits<int64_t>::max();
+  float* candidate_scores = nullptr;
+  int64_t candidate_head_stride = 0;
+  int64_t candidate_token_stride = 0;
+};
+
+/// P candidate lists a row into one; see msa/index_parts.h.
+struct MergeCandidatesParams {
+  const int32_t* ids = nullptr;   // [P, Hkv, Tq, K]
+  const float* scores = nullptr;  // [P, Hkv, Tq, K]
+  std::array<int64_t, 3> id_strides{};
+  std::array<int64_t, 3> score_strides{};
+  int64_t num_parts = 0;
+  int64_t num_kv_heads = 0;
+  int64_t num_query_tokens = 0;
+  int64_t top_k = 0;
+  int32_t* merged_ids = nullptr;  // [Hkv, Tq, K]
+  std::array<int64_t, 2> merged_id_strides{};
+  float* merged_scores = nullptr;  // [Hkv, Tq, K]
+  std::array<int64_t, 2> merged_score_strides{};
+  BlockIdParams<int32_t*> block_ids;  // or null
 };
 
 /// Shared by the sparse and the dense op; block_ids.data is null in the dense one.
@@ -107,6 +133,80 @@ struct AttentionForwardParams {
   int64_t lse_head_stride = 0;
 
   int64_t group_size() const { return num_q_heads / num_kv_heads; }
+};
+
+/// A view with two axes of any stride before its last of stride 1.
+template <typename Pointer>
+struct RowsParams {
+  Pointer data = nullptr;
+  DType dtype = DType::kFloat32;
+  int64_t token_stride = 0;
+  int64_t head_stride = 0;
+  int64_t offset(int64_t token, int64_t head) const {
+    return token * token_stride + head * head_stride;
+  }
+};
+
+struct MergeStatesParams {
+  RowsParams<const void*> out[2];   // [Tq, Hq, D]
+  RowsParams<const float*> lse[2];  // [Tq, Hq]
+  int64_t num_query_tokens = 0;
+  int64_t num_q_heads = 0;
+  int64_t head_dim = 0;
+  RowsParams<void*> merged_out;   // [Tq, Hq, D]
+  RowsParams<float*> merged_lse;  // [Tq, Hq], or null
+};
+
+/// One kind of vector on its way into the cache or inside it.
+struct CacheParams {
+  RowsParams<const void*> rows;  // new tokens [Tq, heads, dim]; not used by copy_pages
+  void* data = nullptr;          // [num_pages, B, heads, dim], or null when not given
+  DType dtype = DType::kFloat32;
+  int64_t page_stride = 0;
+  int64_t token_stride = 0;
+  int64_t head_stride = 0;
+  int64_t num_heads = 0;
+  int64_t dim = 0;
+};
+
+struct CacheAppendParams {
+  CacheParams caches[3];  // K, V, index-K
+  SequenceParams sequences;
+};
+
+struct CopyPagesParams {
+  CacheParams caches[3];           // K, V, index-K
+  const int32_t* pages = nullptr;  // [num_copies, 2] by stride
+  int64_t pages_stride = 0;
+  int64_t num_copies = 0;
+  int64_t page_size = 0;
+};
+
+/// Shared by the sparse and the dense op. The forward's out and lse are inputs here.
+struct AttentionBackwardParams {
+  AttentionForwardParams forward;
+  RowsParams<const void*> out;    // [Tq, Hq, D]
+  RowsParams<const float*> lse;   // [Tq, Hq]
+  RowsParams<const void*> dout;   // [Tq, Hq, D]
+  RowsParams<const float*> dlse;  // [Tq, Hq], or null
+  RowsParams<void*> dq;           // [Tq, Hq, D]
+  RowsParams<void*> dk;           // [Tk, Hkv, D]
+  RowsParams<void*> dv;           // [Tk, Hkv, D]
+};
+
+struct KlParams {
+  AttentionForwardParams teacher;  // q, k, sequences, scale; ids are null in warm-up; no v, no out
+  RowsParams<const float*> lse;    // [Tq, Hq]
+  RowsParams<const void*> q_idx;   // [Tq, Hkv, Di]
+  KeyParams k_idx;                 // [Tk, Di]
+  RowsParams<const float*> lse_idx;  // [Hkv, Tq]: head_stride for Hkv
+  int64_t index_dim = 0;
+  float scale_idx = 0;
+  float coefficient = 1;
+  double normaliser = 1;
+  float* loss = nullptr;     // [1]
+  RowsParams<void*> dq_idx;  // [Tq, Hkv, Di]
+  RowsParams<void*> dk_idx;  // [Tk, 1, Di]
 };
 
 }  // namespace msa::core

@@ -5,6 +5,7 @@
 
 #include "cpu/ops.h"
 #include "cpu/targets.h"
+#include "host/ops.h"
 #include "hwy/highway.h"
 
 namespace msa::core {
@@ -17,8 +18,9 @@ std::string description() {
   return std::string("Highway ") + hwy::TargetName(best);
 }
 
-std::string unsupported(Op, const Geometry& geometry, DType) {
-  if (geometry.head_dim % 8 == 0) return "";
+std::string unsupported(Op op, const Geometry& geometry, DType) {
+  const bool moves = op == Op::kMergeCandidates || op == Op::kCacheAppend || op == Op::kCopyPages;
+  if (moves || geometry.head_dim % 8 == 0) return "";
   return "head dim " + std::to_string(geometry.head_dim) + ", allowed multiples of 8";
 }
 
@@ -35,6 +37,12 @@ const BackendTable& cpu_backend() {
       .attention_forward = cpu::attention_forward,
       .dense_attention_forward_workspace = cpu::dense_attention_forward_workspace,
       .dense_attention_forward = cpu::dense_attention_forward,
+      .index_candidates_workspace = cpu::index_forward_workspace,
+      .index_candidates = cpu::index_forward,
+      .merge_candidates = host::merge_candidates,
+      .merge_states = cpu::merge_states,
+      .cache_append = host::cache_append,
+      .copy_pages = host::copy_pages,
   };
   return table;
 }

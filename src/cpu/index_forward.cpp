@@ -152,14 +152,15 @@ HWY_EXPORT(index_tile);
 IndexTile tile_of(const core::IndexForwardParams& p, const Request& request, int64_t first_query,
                   int64_t num_queries) {
   const int64_t last_position = request.first_position() + first_query + num_queries - 1;
-  return {.p = &p,
-          .request = request.index,
-          .first_row = request.first_row + first_query,
-          .num_queries = num_queries,
-          .first_position = request.first_position() + first_query,
-          .num_keys = request.num_keys,
-          .block_begin = 0,
-          .block_end = last_position < 0 ? 0 : last_position / p.block_size + 1};
+  return {
+      .p = &p,
+      .request = request.index,
+      .first_row = request.first_row + first_query,
+      .num_queries = num_queries,
+      .first_position = request.first_position() + first_query,
+      .num_keys = request.num_keys,
+      .block_begin = p.block_begin,
+      .block_end = last_position < 0 ? 0 : std::min(p.block_end, last_position / p.block_size + 1)};
 }
 
 /// Requests with one split: tiles of queries.
@@ -208,7 +209,7 @@ void run_wave(const core::IndexForwardParams& p, const core::RunContext& run,
     const Request request = request_at(p.sequences, tasks.find(task, &split));
     const int64_t blocks = split_tokens(request.num_keys, p.block_size) / p.block_size;
     IndexTile tile = tile_of(p, request, 0, request.num_queries);
-    tile.block_begin = split * blocks;
+    tile.block_begin = std::max(tile.block_begin, split * blocks);
     tile.block_end = std::min(tile.block_end, (split + 1) * blocks);
     IndexScratch scratch = index_scratch_of(p, layout, worker);
     scratch.candidates = candidates_of(request, split);

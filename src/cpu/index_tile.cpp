@@ -36,6 +36,10 @@ void write_empty_row(const core::IndexForwardParams& p, int64_t t, int64_t head)
     std::fill_n(p.block_ids.data + head * p.block_ids.head_stride + t * p.block_ids.token_stride,
                 p.block_ids.top_k, -1);
   }
+  if (p.candidate_scores != nullptr) {
+    std::fill_n(p.candidate_scores + head * p.candidate_head_stride + t * p.candidate_token_stride,
+                p.block_ids.top_k, kMinusInfinity);
+  }
   if (p.block_scores != nullptr) {
     std::fill_n(p.block_scores + head * p.score_head_stride + t * p.score_token_stride,
                 p.max_blocks, kMinusInfinity);
@@ -43,6 +47,23 @@ void write_empty_row(const core::IndexForwardParams& p, int64_t t, int64_t head)
   if (p.lse_idx != nullptr) {
     p.lse_idx[head * p.lse_head_stride + t * p.lse_token_stride] = kMinusInfinity;
   }
+}
+
+/// The local block if it lies in the part, then the others as they are: best first.
+void write_candidates(const core::IndexForwardParams& p, int64_t t, int64_t head, int64_t local,
+                      const Candidates& candidates, int64_t row) {
+  int32_t* const ids =
+      p.block_ids.data + head * p.block_ids.head_stride + t * p.block_ids.token_stride;
+  float* const scores =
+      p.candidate_scores + head * p.candidate_head_stride + t * p.candidate_token_stride;
+  const bool here = local >= p.block_begin && local < p.block_end;
+  ids[0] = here ? static_cast<int32_t>(local) : -1;
+  scores[0] = here ? -kMinusInfinity : kMinusInfinity;
+  const int64_t count = candidates.counts[row];
+  std::copy_n(candidates.ids + row * candidates.capacity, count, ids + 1);
+  std::copy_n(candidates.scores + row * candidates.capacity, count, scores + 1);
+  std::fill(ids + count + 1, ids + p.block_ids.top_k, -1);
+  std::fill(scores + count + 1, scores + p.block_ids.top_k, kMinusInfinity);
 }
 
 }  // namespace
@@ -96,7 +117,9 @@ void finish_index_tile(const IndexTile& tile, const Candidates& candidates) {
     }
     const int64_t local = position / p.block_size;
     const int64_t count = candidates.counts[row];
-    if (p.block_ids.data != nullptr) {
+    if (p.candidate_scores != nullptr) {
+      write_candidates(p, t, head, local, candidates, row);
+    } else if (p.block_ids.data != nullptr) {
       int32_t* const ids =
           p.block_ids.data + head * p.block_ids.head_stride + t * p.block_ids.token_stride;
       std::copy_n(candidates.ids + row * candidates.capacity, count, ids);

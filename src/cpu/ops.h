@@ -6,6 +6,7 @@
 namespace msa::cpu {
 
 size_t index_forward_workspace(const core::IndexForwardParams& params, int num_threads);
+/// Also index_candidates: the params say which.
 void index_forward(const core::IndexForwardParams& params, const core::RunContext& run);
 
 size_t attention_forward_workspace(const core::AttentionForwardParams& params, int num_threads);
@@ -15,5 +16,7 @@ size_t dense_attention_forward_workspace(const core::AttentionForwardParams& par
                                          int num_threads);
 void dense_attention_forward(const core::AttentionForwardParams& params,
                              const core::RunContext& run);
+
+void merge_states(const core::MergeStatesParams& params, const core::RunContext& run);
 
 }  // namespace msa::cpu

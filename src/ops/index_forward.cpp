@@ -1,7 +1,7 @@
 // index_forward: check -> fill params -> call the backend table.
-#include "core/backend.h"
-#include "core/check.h"
 #include "msa/index.h"
+
+#include "ops/index_args.h"
 
 namespace msa {
 namespace {
@@ -11,46 +11,13 @@ constexpr const char* kOp = "index_forward";
 /// Everything that shapes, types and strides decide; nothing is read through a pointer.
 core::IndexForwardParams fill_params(const Context& context, const IndexForwardArgs& args) {
   using core::check;
-  const auto float_types = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
-  const bool paged = args.sequences.page_table.present();
-  core::check_tensor(kOp, "q_idx", args.q_idx, 3, float_types);
-  core::check_tensor(kOp, "k_idx", args.k_idx, paged ? 3 : 2, float_types);
-  core::IndexForwardParams p;
+  core::IndexForwardParams p = ops::fill_index_inputs(kOp, args);
   const int64_t num_tokens = args.q_idx.shape[0];
-  p.num_kv_heads = args.q_idx.shape[1];
-  p.index_dim = args.q_idx.shape[2];
-  check(p.num_kv_heads > 0 && p.index_dim > 0, kOp,
-        "q_idx has an empty axis: got {}, allowed at least 1 head of at least 1 dim",
-        describe(args.q_idx));
-  check(args.block_size > 0, kOp, "block_size is wrong: got {}, allowed 1 or more",
-        args.block_size);
-  p.block_size = args.block_size;
-  p.scale = core::check_scale(kOp, args.scale, p.index_dim);
-  p.sequences = core::check_sequences(kOp, args.sequences, num_tokens, args.k_idx, "k_idx");
-  if (paged) {
-    core::check_shape(kOp, "k_idx", args.k_idx, {-1, p.block_size, p.index_dim});
-  } else {
-    core::check_shape(kOp, "k_idx", args.k_idx, {-1, p.index_dim});
-  }
-  p.q_idx = args.q_idx.data;
-  p.q_dtype = args.q_idx.dtype;
-  p.q_token_stride = args.q_idx.stride[0];
-  p.q_head_stride = args.q_idx.stride[1];
-  p.k_idx = core::key_params(args.k_idx, paged, false);
-
   check(args.block_ids.present() || args.block_scores.present(), kOp,
         "no output is asked for: got none, allowed block_ids, block_scores or both");
   if (args.block_ids.present()) {
-    const bool head_major = args.block_id_layout == BlockIdLayout::kHeadMajor;
-    core::check_tensor(kOp, "block_ids", args.block_ids, 3, {DType::kInt32});
-    core::check_shape(
-        kOp, "block_ids", args.block_ids,
-        {head_major ? p.num_kv_heads : num_tokens, head_major ? num_tokens : p.num_kv_heads, -1});
-    check(args.block_ids.shape[2] > 0, kOp, "top-k is wrong: got 0, allowed 1 or more");
-    p.block_ids.data = static_cast<int32_t*>(args.block_ids.data);
-    p.block_ids.head_stride = args.block_ids.stride[head_major ? 0 : 1];
-    p.block_ids.token_stride = args.block_ids.stride[head_major ? 1 : 0];
-    p.block_ids.top_k = args.block_ids.shape[2];
+    p.block_ids = ops::output_ids(kOp, "block_ids", args.block_ids, args.block_id_layout,
+                                  p.num_kv_heads, num_tokens);
   }
   if (args.block_scores.present()) {
     core::check_tensor(kOp, "block_scores", args.block_scores, 3, {DType::kFloat32});
@@ -71,12 +38,7 @@ core::IndexForwardParams fill_params(const Context& context, const IndexForwardA
     p.lse_token_stride = args.lse_idx.stride[1];
     p.lse_scope = args.lse_scope;
   }
-  core::check_supported(context, Op::kIndexForward,
-                        {.num_kv_heads = p.num_kv_heads,
-                         .head_dim = p.index_dim,
-                         .block_size = p.block_size,
-                         .top_k = p.block_ids.top_k},
-                        p.q_dtype);
+  core::check_supported(context, Op::kIndexForward, ops::geometry_of(p), p.q_dtype);
   return p;
 }
 
@@ -99,10 +61,7 @@ void index_forward(const Context& context, const IndexForwardArgs& args, Workspa
                   r, p.max_blocks, blocks);
     }
   }
-  context.table().index_forward(p, {.parallel_for = &context.parallel_for(),
-                                    .num_threads = context.num_threads(),
-                                    .stream = workspace.stream,
-                                    .workspace = workspace.data});
+  context.table().index_forward(p, ops::run_context(context, workspace));
 }
 
 }  // namespace msa

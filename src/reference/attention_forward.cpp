@@ -8,51 +8,21 @@
 #include <limits>
 #include <vector>
 
-#include "core/element.h"
 #include "reference/ops.h"
-#include "reference/rows.h"
+#include "reference/visible.h"
 
 namespace msa::reference {
 namespace {
-
-/// Tokens that row t of group g sees, ascending.
-std::vector<int64_t> visible_tokens(const core::AttentionForwardParams& p, int64_t t, int64_t g,
-                                    const Row& row) {
-  std::vector<int64_t> tokens;
-  if (row.empty()) return tokens;
-  if (p.block_ids.data == nullptr) {
-    for (int64_t j = 0; j <= row.position; ++j) tokens.push_back(j);
-    return tokens;
-  }
-  const int64_t num_visible_blocks = row.position / p.block_size + 1;
-  std::vector<bool> chosen(static_cast<size_t>(num_visible_blocks), false);
-  const int32_t* ids =
-      p.block_ids.data + g * p.block_ids.head_stride + t * p.block_ids.token_stride;
-  for (int64_t n = 0; n < p.block_ids.top_k && ids[n] != -1; ++n) {
-    if (ids[n] >= 0 && ids[n] < num_visible_blocks) chosen[static_cast<size_t>(ids[n])] = true;
-  }
-  for (int64_t j = 0; j <= row.position; ++j) {
-    if (chosen[static_cast<size_t>(j / p.block_size)]) tokens.push_back(j);
-  }
-  return tokens;
-}
 
 void attention_row(const core::AttentionForwardParams& p, int64_t t, int64_t h) {
   const int64_t g = h / p.group_size();
   const Row row = find_row(p.sequences, t);
   const std::vector<int64_t> tokens = visible_tokens(p, t, g, row);
-  const int64_t q = t * p.q_token_stride + h * p.q_head_stride;
 
   std::vector<double> logits;
   double largest = -std::numeric_limits<double>::infinity();
   for (int64_t j : tokens) {
-    const int64_t k = core::key_offset(p.k, p.sequences, row.request, j, g);
-    double dot = 0;
-    for (int64_t d = 0; d < p.head_dim; ++d) {
-      dot += static_cast<double>(core::load_element(p.q, p.q_dtype, q + d)) *
-             static_cast<double>(core::load_element(p.k.data, p.k.dtype, k + d));
-    }
-    logits.push_back(static_cast<double>(p.scale) * dot);
+    logits.push_back(logit(p, row.request, t, h, j));
     largest = std::max(largest, logits.back());
   }
 
@@ -63,8 +33,7 @@ void attention_row(const core::AttentionForwardParams& p, int64_t t, int64_t h) 
     const int64_t v = core::key_offset(p.v, p.sequences, row.request, tokens[n], g);
     sum += weight;
     for (int64_t d = 0; d < p.head_dim; ++d) {
-      out[static_cast<size_t>(d)] +=
-          weight * static_cast<double>(core::load_element(p.v.data, p.v.dtype, v + d));
+      out[static_cast<size_t>(d)] += weight * element(p.v.data, p.v.dtype, v + d);
     }
   }
 

@@ -9,46 +9,47 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
-#include "core/element.h"
 #include "reference/ops.h"
-#include "reference/rows.h"
+#include "reference/visible.h"
 
 namespace msa::reference {
 namespace {
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
-/// Dots of one row with the visible keys: [i + 1].
-std::vector<double> visible_dots(const core::IndexForwardParams& p, int64_t row_index,
-                                 int64_t group, const Row& row) {
-  std::vector<double> dots(static_cast<size_t>(row.position + 1));
-  const int64_t q = row_index * p.q_token_stride + group * p.q_head_stride;
-  for (int64_t j = 0; j <= row.position; ++j) {
+/// Dots of one row with the keys [first, last).
+std::vector<double> key_dots(const core::IndexForwardParams& p, int64_t t, int64_t group,
+                             const Row& row, int64_t first, int64_t last) {
+  std::vector<double> dots;
+  const int64_t q = t * p.q_token_stride + group * p.q_head_stride;
+  for (int64_t j = first; j < last; ++j) {
     const int64_t k = core::key_offset(p.k_idx, p.sequences, row.request, j, 0);
-    double dot = 0;
-    for (int64_t d = 0; d < p.index_dim; ++d) {
-      dot += static_cast<double>(core::load_element(p.q_idx, p.q_dtype, q + d)) *
-             static_cast<double>(core::load_element(p.k_idx.data, p.k_idx.dtype, k + d));
-    }
-    dots[static_cast<size_t>(j)] = dot;
+    dots.push_back(dot(p.q_idx, p.q_dtype, q, p.k_idx.data, p.k_idx.dtype, k, p.index_dim));
   }
   return dots;
 }
 
-std::vector<float> block_maxima(const core::IndexForwardParams& p,
+/// m of one block, or of what is visible of it.
+float block_score(const core::IndexForwardParams& p, const double* dots, size_t count) {
+  double best = kMinusInfinity;
+  for (size_t j = 0; j < count; ++j) {
+    if (dots[j] > best) best = dots[j];  // false for NaN
+  }
+  return static_cast<float>(static_cast<double>(p.scale) * best);
+}
+
+std::vector<float> block_scores(const core::IndexForwardParams& p,
                                 const std::vector<double>& dots) {
   const auto block_size = static_cast<size_t>(p.block_size);
-  std::vector<float> maxima;
+  std::vector<float> scores;
   for (size_t begin = 0; begin < dots.size(); begin += block_size) {
-    double best = kMinusInfinity;
-    for (size_t j = begin; j < std::min(begin + block_size, dots.size()); ++j) {
-      if (dots[j] > best) best = dots[j];  // false for NaN
-    }
-    maxima.push_back(static_cast<float>(static_cast<double>(p.scale) * best));
+    scores.push_back(
+        block_score(p, dots.data() + begin, std::min(block_size, dots.size() - begin)));
   }
-  return maxima;
+  return scores;
 }
 
 /// The rule of selection, for any K and any number of visible blocks; ascending.
@@ -80,8 +81,8 @@ void index_row(const core::IndexForwardParams& p, int64_t t, int64_t g) {
   std::vector<float> scores;
   std::vector<int32_t> ids;
   if (!row.empty()) {
-    dots = visible_dots(p, t, g, row);
-    scores = block_maxima(p, dots);
+    dots = key_dots(p, t, g, row, 0, row.position + 1);
+    scores = block_scores(p, dots);
     if (p.block_ids.data != nullptr) ids = select(scores, p.block_ids.top_k);
   }
   if (p.block_ids.data != nullptr) {
@@ -111,7 +112,45 @@ void index_row(const core::IndexForwardParams& p, int64_t t, int64_t g) {
   }
 }
 
+/// The candidate list of one row over a part of the blocks; see msa/index_parts.h.
+void candidates_row(const core::IndexForwardParams& p, int64_t t, int64_t g) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  int32_t* const ids =
+      p.block_ids.data + g * p.block_ids.head_stride + t * p.block_ids.token_stride;
+  float* const scores =
+      p.candidate_scores + g * p.candidate_head_stride + t * p.candidate_token_stride;
+  std::fill_n(ids, p.block_ids.top_k, -1);
+  std::fill_n(scores, p.block_ids.top_k, -kInfinity);
+  const Row row = find_row(p.sequences, t);
+  if (row.empty()) return;
+  const int64_t local = row.position / p.block_size;
+  if (local >= p.block_begin && local < p.block_end) {
+    ids[0] = static_cast<int32_t>(local);
+    scores[0] = kInfinity;
+  }
+  std::vector<std::pair<float, int32_t>> others;
+  for (int64_t block = p.block_begin; block < std::min(p.block_end, local); ++block) {
+    const std::vector<double> dots =
+        key_dots(p, t, g, row, block * p.block_size, (block + 1) * p.block_size);
+    others.emplace_back(block_score(p, dots.data(), dots.size()), static_cast<int32_t>(block));
+  }
+  std::stable_sort(others.begin(), others.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  const auto kept = std::min(others.size(), static_cast<size_t>(p.block_ids.top_k - 1));
+  for (size_t n = 0; n < kept; ++n) {
+    scores[n + 1] = others[n].first;
+    ids[n + 1] = others[n].second;
+  }
+}
+
 }  // namespace
+
+void index_candidates(const core::IndexForwardParams& p, const core::RunContext& run) {
+  const int64_t num_rows = p.sequences.num_query_tokens * p.num_kv_heads;
+  (*run.parallel_for)(num_rows, [&p](int64_t task, int) {
+    candidates_row(p, task / p.num_kv_heads, task % p.num_kv_heads);
+  });
+}
 
 void index_forward(const core::IndexForwardParams& p, const core::RunContext& run) {
   const int64_t num_rows = p.sequences.num_query_tokens * p.num_kv_heads;

@@ -210,6 +210,30 @@ float element(const Tensor& view, const Tensor& table, int64_t position, int64_t
              : bfloat16_to_float(static_cast<const uint16_t*>(view.data)[at]);
 }
 
+/// Writes one token of the last sequence position through the library's op.
+void write_token(const PagedCaches& caches, int64_t layer, int64_t position, float stamp) {
+  const Context context({.backend = Backend::kReference, .num_threads = 1});
+  std::vector<float> k;
+  std::vector<float> v;
+  for (int64_t head = 0; head < 2; ++head) {
+    const float offset = static_cast<float>(layer * 2 + head) / 4;
+    k.insert(k.end(), 8, stamp + offset);
+    v.insert(v.end(), 8, -stamp - offset);
+  }
+  const std::vector<float> k_idx(4, stamp / 2);
+  const int32_t cu_seqlens_q[2] = {0, 1};
+  const int32_t kv_lens[1] = {static_cast<int32_t>(position) + 1};
+  CacheAppendArgs args;
+  args.k = {k.data(), DType::kFloat32, {1, 2, 8}};
+  args.v = {v.data(), DType::kFloat32, {1, 2, 8}};
+  if (layer == 1) args.k_idx = {k_idx.data(), DType::kFloat32, {1, 4}};
+  args.sequences.cu_seqlens_q = {cu_seqlens_q, DType::kInt32, {2}};
+  args.sequences.kv_lens = {kv_lens, DType::kInt32, {1}};
+  args.sequences.page_table = caches.page_table();
+  args.cache = caches.layer(layer);
+  cache_append(context, args);
+}
+
 TEST(Caches, KeepWhatWasWrittenThroughRollbacks) {
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     PagedCaches caches(cache_config(), 30, dtype, true);
@@ -221,14 +245,7 @@ TEST(Caches, KeepWhatWasWrittenThroughRollbacks) {
       caches.extend(length);
       for (int64_t i = begin; i < length; ++i) {
         stamp[static_cast<size_t>(i)] = next;
-        for (int64_t layer = 0; layer < 2; ++layer) {
-          for (int64_t head = 0; head < 2; ++head) {
-            const auto offset = static_cast<float>(layer * 2 + head);
-            caches.write_key(layer, i, head, std::vector<float>(8, next + offset / 4).data());
-            caches.write_value(layer, i, head, std::vector<float>(8, -next - offset / 4).data());
-          }
-        }
-        caches.write_index_key(1, i, std::vector<float>(4, next / 2).data());
+        for (int64_t layer = 0; layer < 2; ++layer) write_token(caches, layer, i, next);
         next += 1;
         if (next > 60) next = 1;  // exact in bfloat16 with the quarters
       }
@@ -244,11 +261,11 @@ TEST(Caches, KeepWhatWasWrittenThroughRollbacks) {
         for (int64_t layer = 0; layer < 2; ++layer) {
           for (int64_t head = 0; head < 2; ++head) {
             const float offset = static_cast<float>(layer * 2 + head) / 4;
-            ASSERT_EQ(element(caches.keys(layer), table, i, head, 7), wanted + offset);
-            ASSERT_EQ(element(caches.values(layer), table, i, head, 0), -wanted - offset);
+            ASSERT_EQ(element(caches.layer(layer).k, table, i, head, 7), wanted + offset);
+            ASSERT_EQ(element(caches.layer(layer).v, table, i, head, 0), -wanted - offset);
           }
         }
-        ASSERT_EQ(element(caches.index_keys(1), table, i, 0, 3), wanted / 2);
+        ASSERT_EQ(element(caches.layer(1).k_idx, table, i, 0, 3), wanted / 2);
       }
     };
     extend(13);
@@ -282,9 +299,9 @@ TEST(Caches, RollbacksShuffleThePages) {
 TEST(Memory, SaysHowMuchWasWanted) {
   ModelConfig config = cache_config();
   config.head_dim = 1024;
-  const auto wanted = [&] { PagedCaches caches(config, int64_t{1} << 40, DType::kFloat32, false); };
-  const std::string bytes = std::to_string((int64_t{1} << 40) * 2 * 1024 * 2 * 2 * 4);
-  expect_error(wanted, {"[memory]", "caches of 1099511627776 tokens", bytes});
+  const auto wanted = [&] { PagedCaches caches(config, int64_t{1} << 32, DType::kFloat32, false); };
+  const std::string bytes = std::to_string((int64_t{1} << 32) * 2 * 1024 * 2 * 2 * 4);
+  expect_error(wanted, {"[memory]", "caches of 4294967296 tokens", bytes});
   try {
     wanted();
   } catch (const Error& error) {
