@@ -39,6 +39,7 @@ class Fault:
 
 
 INDEX, ATTENTION = "reference/index_forward.cpp", "reference/attention_forward.cpp"
+VISIBLE = "reference/visible.h"
 CPU_INDEX = "cpu/index_forward.cpp"
 CPU_ATTENTION = ("cpu/attention_forward.cpp", "cpu/dense_attention_forward.cpp")
 
@@ -61,8 +62,8 @@ FAULTS = [
           "    return x > y || (x == y && std::signbit(y) && !std::signbit(x));",
           "index.minus_zero"),
     Fault("one index head for all groups", "reference", INDEX,
-          "row_index * p.q_token_stride + group * p.q_head_stride",
-          "row_index * p.q_token_stride + 0 * group", "index.groups"),
+          "t * p.q_token_stride + group * p.q_head_stride",
+          "t * p.q_token_stride + 0 * group", "index.groups"),
     Fault("warm-up LSE over the selected blocks", "reference", INDEX,
           "p.lse_scope == IndexLseScope::kVisible ||", "", "index.lse_visible_float32"),
     Fault("base-two LSE", "reference", ATTENTION,
@@ -76,17 +77,17 @@ FAULTS = [
           "attend.logits_1e4_bfloat16"),
     Fault("heads dealt to groups in turn", "reference", ATTENTION,
           "h / p.group_size()", "h % p.num_kv_heads", "attend.groups"),
-    Fault("read on past the first -1", "reference", ATTENTION,
+    Fault("read on past the first -1", "reference", VISIBLE,
           "n < p.block_ids.top_k && ids[n] != -1;", "n < p.block_ids.top_k;",
-          "attend.ids_end_at_minus_one"),
-    Fault("local block added to the ids", "reference", ATTENTION,
+          "attend.ids_end_at_minus_one", (ATTENTION,)),
+    Fault("local block added to the ids", "reference", VISIBLE,
           "static_cast<size_t>(num_visible_blocks), false);",
           "static_cast<size_t>(num_visible_blocks), false);\n  chosen.back() = true;",
-          "attend.local_not_added"),
-    Fault("dense attention sees one token too many", "reference", ATTENTION,
+          "attend.local_not_added", (ATTENTION,)),
+    Fault("dense attention sees one token too many", "reference", VISIBLE,
           "for (int64_t j = 0; j <= row.position; ++j) tokens.push_back(j);",
           "for (int64_t j = 0; j <= row.position; ++j) tokens.push_back(j);\n"
-          "    if (row.position == 60) tokens.push_back(61);", "dense.causal"),
+          "    if (row.position == 60) tokens.push_back(61);", "dense.causal", (ATTENTION,)),
     Fault("chunk counted from position 0", "reference", "reference/rows.h",
           "sequences.key_length(r) - (end - begin) + (row - begin)", "row - begin",
           "index.chunks", REFERENCE),
