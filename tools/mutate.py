@@ -94,9 +94,9 @@ FAULTS = [
     Fault("keys of packed requests found by query offsets", "reference", "core/params.h",
           "(sequences.cu_seqlens_k[request] + token)", "(sequences.cu_seqlens_q[request] + token)",
           "attend.packed_batch", REFERENCE),
-    Fault("page table of the first request for all", "reference", "core/params.h",
-          "sequences.page_table[request * sequences.page_table_stride + token",
-          "sequences.page_table[0 * request + token", "index.paged", REFERENCE),
+    Fault("logical blocks taken for physical pages", "reference", "core/params.h",
+          "sequences.page_table[request * sequences.page_table_stride + token / sequences.page_size];",
+          "token / sequences.page_size;", "index.paged", REFERENCE),
     Fault("pages taken for consecutive", "reference", "core/params.h",
           "sequences.page_table[request * sequences.page_table_stride + token / sequences.page_size];",
           "sequences.page_table[request * sequences.page_table_stride] +\n"

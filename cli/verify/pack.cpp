@@ -30,20 +30,31 @@ std::string text(const Json& object, const char* key) {
   return runner::json_string(kWhat, key, member(object, key));
 }
 
-const Json& array(const Json& value, const char* key) {
+void require_array(const Json& value, const char* key) {
   require(value.is_array(), kWhat, "{} is wrong: got {}, allowed an array", key, value.type_name());
-  return value;
 }
 
-const Json& object(const Json& value, const char* key) {
+void require_object(const Json& value, const char* key) {
   require(value.is_object(), kWhat, "{} is wrong: got {}, allowed an object", key,
           value.type_name());
+}
+
+/// The member, which has to be an array, or an object.
+const Json& array_member(const Json& object, const char* key) {
+  const Json& value = member(object, key);
+  require_array(value, key);
+  return value;
+}
+const Json& object_member(const Json& object, const char* key) {
+  const Json& value = member(object, key);
+  require_object(value, key);
   return value;
 }
 
 std::vector<int64_t> integers(const Json& value, const char* key) {
   std::vector<int64_t> numbers;
-  for (const Json& number : array(value, key)) {
+  require_array(value, key);
+  for (const Json& number : value) {
     numbers.push_back(runner::json_integer(kWhat, key, number, 0, kMaxExtent));
   }
   return numbers;
@@ -55,7 +66,7 @@ double tolerance(const Json& entry, const char* key) {
 }
 
 PackInput read_input(const Json& entry) {
-  object(entry, "inputs");
+  require_object(entry, "inputs");
   PackInput input;
   input.tensor = text(entry, "tensor");
   if (!entry.contains("shape")) return input;
@@ -66,7 +77,7 @@ PackInput read_input(const Json& entry) {
 }
 
 PackResult read_result(const Json& entry) {
-  object(entry, "expect");
+  require_object(entry, "expect");
   PackResult result;
   result.tensor = text(entry, "tensor");
   result.how = text(entry, "how");
@@ -86,16 +97,16 @@ PackResult read_result(const Json& entry) {
 }
 
 PackCase read_case(const Json& entry) {
-  object(entry, "cases");
+  require_object(entry, "cases");
   PackCase result;
   result.name = text(entry, "name");
-  result.arguments = object(member(entry, "arguments"), "arguments");
-  for (const auto& [key, input] : object(member(entry, "inputs"), "inputs").items()) {
+  result.arguments = object_member(entry, "arguments");
+  for (const auto& [key, input] : object_member(entry, "inputs").items()) {
     result.inputs.emplace(key, read_input(input));
   }
   result.refused = entry.contains("refused");
   if (result.refused) return result;
-  for (const auto& [key, expected] : object(member(entry, "expect"), "expect").items()) {
+  for (const auto& [key, expected] : object_member(entry, "expect").items()) {
     result.expect.emplace(key, read_result(expected));
   }
   require(!result.expect.empty(), kWhat, "case {} expects nothing: got no results, allowed some",
@@ -115,18 +126,18 @@ EqualRows read_equal_rows(const Json& entry) {
 }
 
 PackRule read_rule(const Json& entry) {
-  object(entry, "rules");
+  require_object(entry, "rules");
   PackRule rule;
   rule.name = text(entry, "rule");
   rule.demand = text(entry, "demand");
   rule.op = text(entry, "op");
-  for (const Json& item : array(member(entry, "cases"), "cases")) {
+  for (const Json& item : array_member(entry, "cases")) {
     rule.cases.push_back(read_case(item));
   }
   require(!rule.cases.empty(), kWhat, "rule {} is empty: got no cases, allowed some",
           quote(rule.name));
   if (entry.contains("bitwise")) {
-    for (const Json& item : array(member(entry, "bitwise"), "bitwise")) {
+    for (const Json& item : array_member(entry, "bitwise")) {
       rule.bitwise.push_back(read_equal_rows(item));
     }
   }
@@ -152,7 +163,7 @@ Pack Pack::open(const std::filesystem::path& folder) {
           quote(format));
   const int64_t version = runner::json_integer(kWhat, "version", member(index, "version"), 1, 1);
   static_cast<void>(version);  // read for its check: this reader knows version 1 alone
-  for (const Json& entry : array(member(index, "rules"), "rules")) {
+  for (const Json& entry : array_member(index, "rules")) {
     pack.rules_.push_back(read_rule(entry));
   }
   require(!pack.rules_.empty(), kWhat, "{} is empty: got no rules, allowed some",

@@ -53,8 +53,8 @@ class CaseRun {
  public:
   CaseRun(const Pack& pack, const PackCase& item, const Context& context, const Names& outputs)
       : pack_(pack), item_(item), context_(context), wanted_(outputs) {
-    for (const auto& [name, input] : item.inputs) {
-      inputs_[name] = from_pack([&] { return load_input(pack, name, input); });
+    for (const auto& entry : item.inputs) {
+      inputs_[entry.first] = from_pack([&] { return load_input(pack, entry.first, entry.second); });
     }
   }
 
