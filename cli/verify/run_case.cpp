@@ -89,6 +89,16 @@ class CaseRun {
     return view;
   }
 
+  /// An input that the op changes: an output that begins as a copy of it.
+  MutableTensor changed(const std::string& name) {
+    const Tensor before = input(name);
+    if (!before.present() || !contains(wanted_, name)) return {};
+    const MutableTensor view =
+        output(name, before.dtype, {before.shape.begin(), before.shape.begin() + before.rank});
+    std::memcpy(view.data, before.data, outputs_.at(name).bytes());
+    return view;
+  }
+
   Sequences sequences() const {
     return {.cu_seqlens_q = input("cu_seqlens_q"),
             .cu_seqlens_k = input("cu_seqlens_k"),
@@ -113,6 +123,11 @@ class CaseRun {
     if (runner::json_is(*value, "nan")) return std::numeric_limits<float>::quiet_NaN();
     if (!value->is_number()) throw CaseError("scale: no number");
     return value->get<float>();
+  }
+  double real(const char* key) const {
+    const runner::Json* value = runner::json_member(item_.arguments, key);
+    if (value == nullptr || !value->is_number()) throw CaseError(fmt::format("{}: no number", key));
+    return value->get<double>();
   }
   BlockIdLayout id_layout() const {
     return word("id_layout") == "token_major" ? BlockIdLayout::kTokenMajor
@@ -220,6 +235,130 @@ void dense_attention_forward_case(CaseRun& run) {
           [&](Workspace workspace) { dense_attention_forward(run.context(), args, workspace); });
 }
 
+CacheViews caches_of(CaseRun& run) {
+  return {.k = run.changed("cache_k"),
+          .v = run.changed("cache_v"),
+          .k_idx = run.changed("cache_k_idx")};
+}
+
+void cache_append_case(CaseRun& run) {
+  CacheAppendArgs args;
+  args.k = run.input("k");
+  args.v = run.input("v");
+  args.k_idx = run.input("k_idx");
+  args.sequences = run.sequences();
+  args.cache = caches_of(run);
+  cache_append(run.context(), args);
+}
+
+void copy_pages_case(CaseRun& run) {
+  CopyPagesArgs args;
+  args.pages = run.input("pages");
+  args.cache = caches_of(run);
+  copy_pages(run.context(), args);
+}
+
+void merge_states_case(CaseRun& run) {
+  MergeStatesArgs args;
+  args.out_a = run.input("out_a");
+  args.lse_a = run.input("lse_a");
+  args.out_b = run.input("out_b");
+  args.lse_b = run.input("lse_b");
+  const Tensor& part = args.out_a;
+  args.out = run.output("out", part.dtype, {part.shape[0], part.shape[1], part.shape[2]});
+  args.lse = run.output("lse", DType::kFloat32, {part.shape[0], part.shape[1]});
+  merge_states(run.context(), args);
+}
+
+void index_candidates_case(CaseRun& run) {
+  IndexCandidatesArgs args;
+  args.q_idx = run.input("q_idx");
+  args.k_idx = run.input("k_idx");
+  args.sequences = run.sequences();
+  args.block_size = run.integer("block_size", kMostTokens);
+  args.blocks = {run.integer("begin", kMostTokens), run.integer("end", kMostTokens)};
+  const std::vector<int64_t> shape = {args.q_idx.shape[1], args.q_idx.shape[0],
+                                      run.integer("top_k", kMostBlocks)};
+  args.candidate_ids = run.output("candidate_ids", DType::kInt32, shape);
+  args.candidate_scores = run.output("candidate_scores", DType::kFloat32, shape);
+  run.run(index_candidates_workspace_size(run.context(), args),
+          [&](Workspace workspace) { index_candidates(run.context(), args, workspace); });
+}
+
+void merge_candidates_case(CaseRun& run) {
+  MergeCandidatesArgs args;
+  args.candidate_ids = run.input("candidate_ids");
+  args.candidate_scores = run.input("candidate_scores");
+  args.block_id_layout = run.id_layout();
+  const auto& parts = args.candidate_ids.shape;
+  const bool head_major = args.block_id_layout == BlockIdLayout::kHeadMajor;
+  args.merged_ids = run.output("merged_ids", DType::kInt32, {parts[1], parts[2], parts[3]});
+  args.merged_scores = run.output("merged_scores", DType::kFloat32, {parts[1], parts[2], parts[3]});
+  args.block_ids =
+      run.output("block_ids", DType::kInt32,
+                 {head_major ? parts[1] : parts[2], head_major ? parts[2] : parts[1], parts[3]});
+  merge_candidates(run.context(), args);
+}
+
+MutableTensor gradient(CaseRun& run, const std::string& name, const Tensor& of) {
+  return run.output(name, of.dtype, {of.shape.begin(), of.shape.begin() + of.rank});
+}
+
+template <typename Args>
+void fill_backward(CaseRun& run, Args& args) {
+  args.q = run.input("q");
+  args.k = run.input("k");
+  args.v = run.input("v");
+  args.sequences = run.sequences();
+  args.scale = run.scale();
+  args.out = run.input("out");
+  args.lse = run.input("lse");
+  args.dout = run.input("dout");
+  args.dlse = run.input("dlse");
+  args.dq = gradient(run, "dq", args.q);
+  args.dk = gradient(run, "dk", args.k);
+  args.dv = gradient(run, "dv", args.v);
+}
+
+void attention_backward_case(CaseRun& run) {
+  AttentionBackwardArgs args;
+  fill_backward(run, args);
+  args.block_size = run.integer("block_size", kMostTokens);
+  args.block_ids = run.input("block_ids");
+  args.block_id_layout = run.id_layout();
+  run.run(attention_backward_workspace_size(run.context(), args),
+          [&](Workspace workspace) { attention_backward(run.context(), args, workspace); });
+}
+
+void dense_attention_backward_case(CaseRun& run) {
+  DenseAttentionBackwardArgs args;
+  fill_backward(run, args);
+  run.run(dense_attention_backward_workspace_size(run.context(), args),
+          [&](Workspace workspace) { dense_attention_backward(run.context(), args, workspace); });
+}
+
+void kl_forward_backward_case(CaseRun& run) {
+  KlForwardBackwardArgs args;
+  args.q = run.input("q");
+  args.k = run.input("k");
+  args.lse = run.input("lse");
+  args.q_idx = run.input("q_idx");
+  args.k_idx = run.input("k_idx");
+  args.lse_idx = run.input("lse_idx");
+  args.sequences = run.sequences();
+  args.block_size = run.integer("block_size", kMostTokens);
+  args.scope = run.word("scope") == "visible" ? KlScope::kVisible : KlScope::kSelected;
+  args.block_ids = run.input("block_ids");
+  args.block_id_layout = run.id_layout();
+  args.coefficient = static_cast<float>(run.real("coefficient"));
+  args.normaliser = run.real("normaliser");
+  args.loss = run.output("loss", DType::kFloat32, {1});
+  args.dq_idx = gradient(run, "dq_idx", args.q_idx);
+  args.dk_idx = gradient(run, "dk_idx", args.k_idx);
+  run.run(kl_forward_backward_workspace_size(run.context(), args),
+          [&](Workspace workspace) { kl_forward_backward(run.context(), args, workspace); });
+}
+
 struct KnownOp {
   const char* name;
   void (*run)(CaseRun&);
@@ -231,6 +370,14 @@ const std::vector<KnownOp>& known_ops() {
       {"index_forward", index_forward_case, {"block_ids"}},
       {"attention_forward", attention_forward_case, {"out"}},
       {"dense_attention_forward", dense_attention_forward_case, {"out"}},
+      {"cache_append", cache_append_case, {"cache_k", "cache_v", "cache_k_idx"}},
+      {"copy_pages", copy_pages_case, {"cache_k", "cache_v", "cache_k_idx"}},
+      {"merge_states", merge_states_case, {"out"}},
+      {"index_candidates", index_candidates_case, {"candidate_ids", "candidate_scores"}},
+      {"merge_candidates", merge_candidates_case, {"merged_ids", "merged_scores"}},
+      {"attention_backward", attention_backward_case, {"dq", "dk", "dv"}},
+      {"dense_attention_backward", dense_attention_backward_case, {"dq", "dk", "dv"}},
+      {"kl_forward_backward", kl_forward_backward_case, {"loss", "dq_idx", "dk_idx"}},
   };
   return ops;
 }
