@@ -1,16 +1,12 @@
-"""The Triton kernels against the plain path: on CUDA where there is one, else in Triton's interpreter."""
-
-import os
+"""The Triton kernels against the plain path: on CUDA where there is one, else in Triton's interpreter
+(tests/conftest.py)."""
 
 import pytest
 import torch
 
-CUDA = torch.cuda.is_available()
-if not CUDA:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
-
 from training import msa, sparse_triton
 
+CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 
 
