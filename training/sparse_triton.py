@@ -116,19 +116,12 @@ def select_chunk(q_idx, k_idx, first, block, top_k):
     return select_blocks(block_scores(q_idx, k_idx, first, block), first, block, top_k)
 
 
-class BlockLists:
-    """Which blocks a tile of queries touches, and which tiles touch a block: counts and ascending lists."""
-
-    def __init__(self, bitmap, tile=TILE):
-        batch, heads, length, blocks = bitmap.shape
-        if length % tile:
-            raise ValueError(
-                f"[sparse attention] length: got {length}, allowed multiples of {tile}"
-            )
-        self.bitmap = bitmap.reshape(batch * heads, length, blocks)
-        touched = self.bitmap.view(batch * heads, length // tile, tile, blocks).any(2)
-        self.of_tile = ascending(touched)
-        self.of_block = ascending(touched.transpose(1, 2).contiguous())
+def touched_blocks(bitmap, tile=TILE):
+    """[B * Hkv, tiles, blocks] of bool: what some query of a tile selected; bitmap [B * Hkv, N, blocks]."""
+    merged, length, blocks = bitmap.shape
+    if length % tile:
+        raise ValueError(f"[sparse attention] length: got {length}, allowed multiples of {tile}")
+    return bitmap.view(merged, length // tile, tile, blocks).any(2)
 
 
 def ascending(touched):
@@ -326,28 +319,28 @@ class SparseAttention(torch.autograd.Function):
         heads = k.shape[1]
         group = query_heads // heads
         q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-        lists = BlockLists(bitmap)
+        bitmap = bitmap.reshape(batch * heads, length, -1)
         out = torch.empty(
             batch, length, query_heads, width, dtype=q.dtype, device=q.device
         ).transpose(1, 2)
         lse = torch.empty(batch, query_heads, length, dtype=torch.float32, device=q.device)
         tiles, blocks = length // TILE, bitmap.shape[-1]
         scale = 1.0 / math.sqrt(width)
-        counts, order = lists.of_tile
+        counts, order = ascending(touched_blocks(bitmap))
         _forward_kernel[(tiles, batch * heads)](
-            q, k, v, out, lse, lists.bitmap, counts, order, *strides(q, k, v, out),
+            q, k, v, out, lse, bitmap, counts, order, *strides(q, k, v, out),
             heads, group, length, blocks, tiles, scale * LOG2E,
             WIDTH=width, BLOCK=block, TILE=TILE, GROUP=padded_group(group), num_warps=4,
         )  # fmt: skip
-        ctx.save_for_backward(q, k, v, out, lse, lists.bitmap, *lists.of_tile, *lists.of_block)
+        ctx.save_for_backward(q, k, v, out, lse, bitmap, counts, order)
         ctx.block = block
         return out
 
     @staticmethod
     def backward(ctx, dout):
-        q, k, v, out, lse, bitmap, tile_counts, tile_order, block_counts, block_order = (
-            ctx.saved_tensors
-        )
+        q, k, v, out, lse, bitmap, tile_counts, tile_order = ctx.saved_tensors
+        by_block = touched_blocks(bitmap).transpose(1, 2).contiguous()
+        block_counts, block_order = ascending(by_block)
         batch, query_heads, length, width = q.shape
         heads, block = k.shape[1], ctx.block
         group = query_heads // heads

@@ -73,6 +73,20 @@ core::AttentionForwardParams fill_attention_inputs(const char* op, const Args& a
   return p;
 }
 
+/// Lists of ids [Hkv, Tq, K] or [Tq, Hkv, K], read or written.
+template <typename Pointer, typename View>
+core::BlockIdParams<Pointer> block_id_params(const char* op, const char* name, const View& ids,
+                                             BlockIdLayout layout, int64_t num_kv_heads,
+                                             int64_t num_tokens) {
+  const bool head_major = layout == BlockIdLayout::kHeadMajor;
+  core::check_tensor(op, name, ids, 3, {DType::kInt32});
+  core::check_shape(
+      op, name, ids,
+      {head_major ? num_kv_heads : num_tokens, head_major ? num_tokens : num_kv_heads, -1});
+  return {static_cast<Pointer>(ids.data), ids.stride[head_major ? 0 : 1],
+          ids.stride[head_major ? 1 : 0], ids.shape[2]};
+}
+
 /// block_size and the lists of ids of the sparse ops.
 template <typename Args>
 void fill_block_ids(const char* op, const Args& args, core::AttentionForwardParams& p) {
@@ -82,15 +96,8 @@ void fill_block_ids(const char* op, const Args& args, core::AttentionForwardPara
               "pages must hold one block: got pages of {} tokens, allowed block_size = {}",
               p.sequences.page_size, args.block_size);
   p.block_size = args.block_size;
-  const bool head_major = args.block_id_layout == BlockIdLayout::kHeadMajor;
-  core::check_tensor(op, "block_ids", args.block_ids, 3, {DType::kInt32});
-  core::check_shape(op, "block_ids", args.block_ids,
-                    {head_major ? p.num_kv_heads : args.q.shape[0],
-                     head_major ? args.q.shape[0] : p.num_kv_heads, -1});
-  p.block_ids.data = static_cast<const int32_t*>(args.block_ids.data);
-  p.block_ids.head_stride = args.block_ids.stride[head_major ? 0 : 1];
-  p.block_ids.token_stride = args.block_ids.stride[head_major ? 1 : 0];
-  p.block_ids.top_k = args.block_ids.shape[2];
+  p.block_ids = block_id_params<const int32_t*>(
+      op, "block_ids", args.block_ids, args.block_id_layout, p.num_kv_heads, args.q.shape[0]);
 }
 
 inline Geometry geometry_of(const core::AttentionForwardParams& p) {

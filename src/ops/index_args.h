@@ -39,14 +39,9 @@ core::IndexForwardParams fill_index_inputs(const char* op, const Args& args) {
 inline core::BlockIdParams<int32_t*> output_ids(const char* op, const char* name,
                                                 const MutableTensor& ids, BlockIdLayout layout,
                                                 int64_t num_kv_heads, int64_t num_tokens) {
-  const bool head_major = layout == BlockIdLayout::kHeadMajor;
-  core::check_tensor(op, name, ids, 3, {DType::kInt32});
-  core::check_shape(
-      op, name, ids,
-      {head_major ? num_kv_heads : num_tokens, head_major ? num_tokens : num_kv_heads, -1});
-  core::check(ids.shape[2] > 0, op, "top-k is wrong: got 0, allowed 1 or more");
-  return {static_cast<int32_t*>(ids.data), ids.stride[head_major ? 0 : 1],
-          ids.stride[head_major ? 1 : 0], ids.shape[2]};
+  const auto params = block_id_params<int32_t*>(op, name, ids, layout, num_kv_heads, num_tokens);
+  core::check(params.top_k > 0, op, "top-k is wrong: got 0, allowed 1 or more");
+  return params;
 }
 
 inline Geometry geometry_of(const core::IndexForwardParams& p) {

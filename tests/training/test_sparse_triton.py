@@ -73,6 +73,6 @@ def test_attention_and_its_gradients(batch, heads, group, length, width, block, 
 
 
 def test_a_length_that_is_no_multiple_of_the_tile_is_refused():
-    bitmap = torch.ones(1, 1, 24, 2, dtype=torch.bool, device=DEVICE)
+    bitmap = torch.ones(1, 24, 2, dtype=torch.bool, device=DEVICE)
     with pytest.raises(ValueError, match="got 24"):
-        sparse_triton.BlockLists(bitmap)
+        sparse_triton.touched_blocks(bitmap)
