@@ -6,6 +6,7 @@ from .config import ModelConfig
 from .tasks import DEFAULT_FLAVOURS
 
 FACTS = (62, 6, 0, 0, 28, 4)
+MANY_PLACES = (24, 12, 34, 20, 6, 4)  # twice as often answers that are put together from several places
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,23 @@ PRESETS = {
         decay_share=0.9,
         seconds=430.0,
         workers=14,
+        chunk=4096,
+        checkpoint_seconds=1e9,
+    ),
+    # Goes on from the model of "h200-long": several values in one answer and chains, which come last.
+    "h200-many": Preset(
+        model=ModelConfig(),
+        stages=(
+            Stage(2048, 32, 0.15, 0.6, 32, 16384, MANY_PLACES),
+            Stage(8192, 8, 0.45, 0.8, 64, 16384, MANY_PLACES),
+            Stage(32768, 2, 0.28, 0.9, 192, 16384, MANY_PLACES),
+            Stage(65536, 1, 0.12, 0.9, 256, 16384, MANY_PLACES),
+        ),
+        rates={"muon": 0.01, "adam": 1.5e-3, "index": 1.5e-3},
+        warmup_steps=50,
+        decay_share=0.9,
+        seconds=290.0,
+        workers=15,
         chunk=4096,
         checkpoint_seconds=1e9,
     ),

@@ -159,16 +159,21 @@ class ItemMaker:
             [form],
         )
 
-    def multivalue(self, rng, used, form=None, count=None, value_kind=None):
+    def multivalue(self, rng, used, form=None, count=None):
         form = form or rng.choice(self.tasks["multivalue"])
         key = self.fresh(rng, used, self.words.key)
         count = count or rng.choice((2, 3, 3, 3, 4))
         values, seen = [], set()
-        kind = value_kind or (
-            rng.choice(list(self.words.value_kinds)) if rng.random() < 0.7 else None
-        )
+        kind = self.words.kind_of_several(rng) if rng.random() < 0.7 else None
+
+        def value(r):
+            # A comma separates the values of an answer, so none of them may hold one.
+            while "," in (drawn := self.words.value(r, kind)):
+                pass
+            return drawn
+
         for _ in range(count):
-            values.append(self.fresh(rng, seen, lambda r: self.words.value(r, kind)))
+            values.append(self.fresh(rng, seen, value))
         facts = [form["fact"].replace("{key}", key).replace("{value}", value) for value in values]
         answer = answer_text(form["fact"], values[0]) + "".join(
             ", " + value for value in values[1:]

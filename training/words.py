@@ -170,6 +170,15 @@ class Words:
             return self.weighted(rng, list(self.value_kinds.values()))(rng)
         return self.value_kinds[kind][1](rng)
 
+    def kind_of_several(self, rng):
+        """A kind of value whose values may stand in one answer: "thousands" and "listed" hold the comma that parts them."""
+        pairs = [
+            (weight, name)
+            for name, (weight, _) in self.value_kinds.items()
+            if name not in ("thousands", "listed")
+        ]
+        return self.weighted(rng, pairs)
+
     def number(self, rng):
         digits = rng.choice((1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8))
         return str(rng.randint(10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1))
