@@ -65,9 +65,9 @@ lint: setup-build $(BUILD)/build.ninja
 	printf '%s\n' $(filter-out $(NOT_LINTED),$(filter %.cpp,$(CPP_FILES))) | \
 	  xargs -n 1 -P $(JOBS) $(TIDY)
 
-# Any preset: make check-debug, check-asan, check-tsan, check-clang.
+# Any preset: make check-debug, check-asan, check-tsan, check-clang, check-fuzz.
 check-%: setup-build
-	@case $* in clang | tsan) tools/setup.sh clang ;; esac
+	@case $* in clang | tsan | fuzz) tools/setup.sh clang ;; esac
 	cmake --preset $*
 	cmake --build --preset $* --parallel $(JOBS)
 	ctest --preset $* --parallel $(JOBS)
