@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from .presets import PRESETS
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -13,7 +15,7 @@ def train_parser():
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train the small MSA model."
     )
-    parser.add_argument("--preset", required=True, choices=("h200", "h200-long", "cpu", "ci"))
+    parser.add_argument("--preset", required=True, choices=tuple(PRESETS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--seconds", type=float, help="time budget; stages and learning rate fit it"
@@ -47,7 +49,6 @@ def train(arguments):
     ensure_corpus(options.corpus)
     import torch
 
-    from .presets import PRESETS
     from .train import Run
 
     threads = options.threads or PRESETS[options.preset].threads
