@@ -147,7 +147,9 @@ def kl_rows(q_rows, k, q_idx_rows, k_idx, rows, bitmap_rows, block):
 
 
 def recall_rows(q_rows, k, bitmap_rows, rows, block, top_k):
-    """Block and score recall of the rows with more than K visible blocks, with and without the local block."""
+    """Block and score recall of the rows with more than K visible blocks, with and without the local block.
+
+    By the definitions of include/msa/recall.h: without the local block it is taken out of the best K."""
     length = k.shape[2]
     p = teacher_probabilities(q_rows, k, token_mask(rows, length, None, block))
     blocks = -(-length // block)
@@ -155,16 +157,15 @@ def recall_rows(q_rows, k, bitmap_rows, rows, block, top_k):
     ids = torch.arange(blocks, device=rows.device)
     local = (ids == (rows // block)[:, None, :, None]).expand(mass.shape)
     counts = (rows // block + 1 > top_k)[:, None, :].expand(mass.shape[:3])
+    visible = ids <= (rows // block)[:, None, :, None]
+    ranked = torch.where(visible, mass, -1.0)
+    best = torch.zeros_like(local).scatter(-1, ranked.topk(min(top_k, blocks), -1).indices, True)
     result = {}
-    for name, keep, size in (
-        ("", torch.ones_like(local), top_k),
-        ("_without_local", ~local, top_k - 1),
-    ):
-        ranked = torch.where(keep & (ids <= (rows // block)[:, None, :, None]), mass, -1.0)
-        best = torch.zeros_like(local).scatter(-1, ranked.topk(min(size, blocks), -1).indices, True)
-        hit = best & bitmap_rows & keep
-        block_recall = hit.sum(-1) / size
-        score_recall = (mass * hit).sum(-1) / (mass * best).sum(-1).clamp_min(1e-20)
+    for name, wanted in (("", best), ("_without_local", best & ~local)):
+        hit = wanted & bitmap_rows
+        size, whole = wanted.sum(-1), (mass * wanted).sum(-1)
+        block_recall = torch.where(size > 0, hit.sum(-1) / size.clamp_min(1), 1.0)
+        score_recall = torch.where(whole > 0, (mass * hit).sum(-1) / whole, 1.0)
         result["block_recall" + name] = block_recall[counts]
         result["score_recall" + name] = score_recall[counts]
     return result

@@ -6,7 +6,14 @@ from .config import ModelConfig
 from .tasks import DEFAULT_FLAVOURS
 
 FACTS = (62, 6, 0, 0, 28, 4)
-MANY_PLACES = (24, 12, 34, 20, 6, 4)  # twice as often answers that are put together from several places
+MANY_PLACES = (
+    24,
+    12,
+    34,
+    20,
+    6,
+    4,
+)  # twice as often answers that are put together from several places
 
 
 @dataclass(frozen=True)

@@ -359,6 +359,23 @@ void kl_forward_backward_case(CaseRun& run) {
           [&](Workspace workspace) { kl_forward_backward(run.context(), args, workspace); });
 }
 
+void recall_case(CaseRun& run) {
+  RecallArgs args;
+  args.q = run.input("q");
+  args.k = run.input("k");
+  args.sequences = run.sequences();
+  args.block_size = run.integer("block_size", kMostTokens);
+  args.block_ids = run.input("block_ids");
+  args.block_id_layout = run.id_layout();
+  const auto mean = [&run](const char* name) { return run.output(name, DType::kFloat32, {1}); };
+  args.means = {.block_recall = mean("block_recall"),
+                .score_recall = mean("score_recall"),
+                .block_recall_without_local = mean("block_recall_without_local"),
+                .score_recall_without_local = mean("score_recall_without_local")};
+  run.run(recall_workspace_size(run.context(), args),
+          [&](Workspace workspace) { recall(run.context(), args, workspace); });
+}
+
 struct KnownOp {
   const char* name;
   void (*run)(CaseRun&);
@@ -378,6 +395,7 @@ const std::vector<KnownOp>& known_ops() {
       {"attention_backward", attention_backward_case, {"dq", "dk", "dv"}},
       {"dense_attention_backward", dense_attention_backward_case, {"dq", "dk", "dv"}},
       {"kl_forward_backward", kl_forward_backward_case, {"loss", "dq_idx", "dk_idx"}},
+      {"recall", recall_case, {"block_recall"}},
   };
   return ops;
 }

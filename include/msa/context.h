@@ -71,6 +71,7 @@ enum class Op : int32_t {
   kAttentionBackward = 8,
   kDenseAttentionBackward = 9,
   kKlForwardBackward = 10,
+  kRecall = 11,
 };
 
 /// "index_forward", ...

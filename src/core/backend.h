@@ -49,6 +49,9 @@ struct BackendTable {
   void (*dense_attention_backward)(const AttentionBackwardParams&, const RunContext&) = nullptr;
   size_t (*kl_forward_backward_workspace)(const KlParams&, int num_threads) = nullptr;
   void (*kl_forward_backward)(const KlParams&, const RunContext&) = nullptr;
+
+  size_t (*recall_workspace)(const RecallParams&, int num_threads) = nullptr;
+  void (*recall)(const RecallParams&, const RunContext&) = nullptr;
 };
 
 const BackendTable& reference_backend();

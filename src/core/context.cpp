@@ -98,6 +98,8 @@ const char* op_name(Op op) {
       return "dense_attention_backward";
     case Op::kKlForwardBackward:
       return "kl_forward_backward";
+    case Op::kRecall:
+      return "recall";
   }
   return "unknown op";
 }
@@ -161,6 +163,9 @@ Support supports(const Context& context, Op op, const Geometry& geometry, DType 
       break;
     case Op::kKlForwardBackward:
       has_op = table.kl_forward_backward != nullptr;
+      break;
+    case Op::kRecall:
+      has_op = table.recall != nullptr;
       break;
   }
   Support support;

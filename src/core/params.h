@@ -209,4 +209,12 @@ struct KlParams {
   RowsParams<void*> dk_idx;  // [Tk, 1, Di]
 };
 
+/// The four recalls in the order of RecallViews. A null pointer is an output that is not wanted.
+struct RecallParams {
+  static constexpr int kNumRecalls = 4;
+  AttentionForwardParams attention;      // q, k, sequences, scale, block ids; no v, no outputs
+  RowsParams<float*> rows[kNumRecalls];  // [Hkv, Tq]: head_stride for Hkv
+  float* means[kNumRecalls] = {};        // [1]
+};
+
 }  // namespace msa::core

@@ -43,6 +43,8 @@ const BackendTable& cpu_backend() {
       .merge_states = cpu::merge_states,
       .cache_append = host::cache_append,
       .copy_pages = host::copy_pages,
+      .recall_workspace = cpu::recall_workspace,
+      .recall = cpu::recall,
   };
   return table;
 }

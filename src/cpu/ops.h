@@ -19,4 +19,7 @@ void dense_attention_forward(const core::AttentionForwardParams& params,
 
 void merge_states(const core::MergeStatesParams& params, const core::RunContext& run);
 
+size_t recall_workspace(const core::RecallParams& params, int num_threads);
+void recall(const core::RecallParams& params, const core::RunContext& run);
+
 }  // namespace msa::cpu

@@ -30,6 +30,8 @@ const BackendTable& reference_backend() {
       .dense_attention_backward = reference::attention_backward,
       .kl_forward_backward_workspace = [](const KlParams&, int) { return size_t{0}; },
       .kl_forward_backward = reference::kl_forward_backward,
+      .recall_workspace = [](const RecallParams&, int) { return size_t{0}; },
+      .recall = reference::recall,
   };
   return table;
 }

@@ -14,5 +14,6 @@ void merge_states(const core::MergeStatesParams& params, const core::RunContext&
 /// Sparse with a block size, dense without.
 void attention_backward(const core::AttentionBackwardParams& params, const core::RunContext& run);
 void kl_forward_backward(const core::KlParams& params, const core::RunContext& run);
+void recall(const core::RecallParams& params, const core::RunContext& run);
 
 }  // namespace msa::reference

@@ -56,10 +56,13 @@ TEST_F(VerifyVerb, OneLineARule) {
 }
 
 TEST_F(VerifyVerb, WhatABackendLacksIsNotAPass) {
-  const Outcome outcome = run("--backend reference --rule recall.means");
+  const Outcome outcome = run("--backend cpu --rule kl.log_r");
   EXPECT_EQ(outcome.status, 0);
-  EXPECT_NE(outcome.out.find("  not run  recall.means: op missing: recall\n"), std::string::npos);
-  EXPECT_NE(outcome.out.find("reference: 0 passed, 0 failed, 1 not run\n"), std::string::npos);
+  EXPECT_NE(outcome.out.find("  not run  kl.log_r: [kl_forward_backward] not supported by the cpu "
+                             "backend: it has no op "
+                             "kl_forward_backward\n"),
+            std::string::npos);
+  EXPECT_NE(outcome.out.find("cpu: 0 passed, 0 failed, 1 not run\n"), std::string::npos);
 }
 
 TEST_F(VerifyVerb, ABrokenRuleIsStatusOne) {

@@ -1,8 +1,12 @@
 """The trainer's MSA against plain loops in float64: selection, attention, KL and its gradients."""
 
+import json
+from pathlib import Path
+
 import brute
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from training import msa
 
@@ -142,3 +146,23 @@ def test_recalls_of_a_perfect_and_of_an_empty_selection():
     assert perfect["block_recall"].min() == 1 and perfect["score_recall"].min() > 1 - 1e-6
     nothing = msa.recall_rows(q[:, :, rows[0]], k, torch.zeros_like(best), rows, 4, 4)
     assert nothing["block_recall"].max() == 0 and nothing["score_recall_without_local"].max() == 0
+
+
+def test_recalls_are_those_of_the_conformance_pack():
+    folder = Path(__file__).parents[2] / "conformance" / "pack"
+    index = json.loads((folder / "index.json").read_text())
+    rule = next(rule for rule in index["rules"] if rule["rule"] == "recall.means")
+    case = rule["cases"][0]
+    stored = load_file(folder / "recall.means.safetensors")
+    tensor = lambda entry: stored[entry["tensor"].split("/")[1]]
+    inputs = {name: tensor(entry) for name, entry in case["inputs"].items()}
+    block, top_k = case["arguments"]["block_size"], case["arguments"]["top_k"]
+    length, num_rows = len(inputs["k"]), len(inputs["q"])
+    chosen = inputs["block_ids"].long()
+    bitmap = torch.zeros(*chosen.shape[:2], -(-length // block) + 1, dtype=torch.bool)
+    bitmap.scatter_(-1, chosen.where(chosen >= 0, bitmap.shape[-1] - 1), True)
+    rows = torch.arange(length - num_rows, length)[None]
+    q, k = (inputs[name].double().transpose(0, 1)[None].contiguous() for name in ("q", "k"))
+    recalls = msa.recall_rows(q, k, bitmap[None, ..., :-1], rows, block, top_k)
+    for name, entry in case["expect"].items():
+        assert abs(recalls[name].mean().item() - tensor(entry).item()) < 1e-5, name
