@@ -6,7 +6,6 @@ opaque, so that the picture is the same on light and on dark pages.
 """
 
 import json
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -22,19 +21,17 @@ SMOOTHED = 9  # log entries, of 20 steps each
 def read_logs(paths):
     """All entries in order; tokens count on over the runs, and each entry knows its run."""
     entries, before = [], 0
-    for path in paths:
+    for number, path in enumerate(paths):
         with open(path, encoding="utf-8") as handle:
             run = [json.loads(line) for line in handle]
         for entry in run:
-            entries.append(
-                entry | {"tokens": entry["tokens"] + before, "run": Path(path).parent.name}
-            )
+            entries.append(entry | {"tokens": entry["tokens"] + before, "run": number})
         before += run[-1]["tokens"] if run else 0
     return entries
 
 
 def stages_of(entries):
-    """(run, length, first token, last token) of each stretch of one length in one run."""
+    """(number of the run, length, first token, last token) of each stretch of one length in one run."""
     stages, begin = [], 0
     for n, entry in enumerate(entries):
         following = entries[n + 1] if n + 1 < len(entries) else None
@@ -65,15 +62,20 @@ def short_length(length):
 
 
 def mark_stages(axes, stages):
+    narrow = 0.03 * stages[-1][3]  # here two labels touch: the second stands higher
+    last, height = -narrow, 1.02
     for n, (run, length, begin, end) in enumerate(stages):
         for axis in axes:
             if n % 2 == 0:
                 axis.axvspan(begin / 1e6, end / 1e6, color=SHADE, linewidth=0, zorder=0)
             if n > 0 and run != stages[n - 1][0]:
                 axis.axvline(begin / 1e6, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+        middle = (begin + end) / 2
+        height = 1.075 if middle - last < narrow and height == 1.02 else 1.02
+        last = middle
         axes[0].annotate(
             short_length(length),
-            ((begin + end) / 2e6, 1.02),
+            (middle / 1e6, height),
             xycoords=("data", "axes fraction"),
             ha="center",
             fontsize=8,
@@ -114,7 +116,7 @@ def plot_logs(paths, out):
     losses.set_title(
         "Above: the length of the documents, in tokens. Dashed: the next run goes on from here.",
         loc="left",
-        pad=20,
+        pad=28,
         fontsize=10,
         color=INK,
     )

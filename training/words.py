@@ -171,7 +171,7 @@ class Words:
         return self.value_kinds[kind][1](rng)
 
     def kind_of_several(self, rng):
-        """A kind of value whose values may stand in one answer: "thousands" and "listed" hold the comma that parts them."""
+        """A kind whose values may stand in one answer: "thousands" and "listed" hold the comma that parts them."""
         pairs = [
             (weight, name)
             for name, (weight, _) in self.value_kinds.items()

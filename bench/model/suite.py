@@ -17,71 +17,65 @@ import sys
 import time
 from pathlib import Path
 
-# name: arguments of `msa eval`. The longest first, so that the last worker does not end long after the others.
+# Runs of one kind: name, arguments of `msa eval`, documents in all, documents of one run, seed of the first run.
+# Those that take longest come first, so that the last worker does not end long after the others.
+KINDS = (
+    ("needle-128K", "needle --length 128K", 5, 1, 300),
+    *(
+        (f"{task}-both", f"{arguments} --length 32K --attention both", 10, 2, 100)
+        for task, arguments in {
+            "needle": "needle",
+            "value-first": "needle --kind value_first",
+            "multikey": "multikey",
+            "multivalue": "multivalue",
+            "tracking": "tracking",
+        }.items()
+    ),
+    ("controls", "needle --length 32K --control removed random-blocks", 10, 2, 110),
+    ("needle-64K", "needle --length 64K", 20, 2, 200),
+    *(
+        (f"{task}-more", f"{arguments} --length 32K", 10, 5, 120)
+        for task, arguments in {
+            "value-first": "needle --kind value_first",
+            "multikey": "multikey",
+            "multivalue": "multivalue",
+            "tracking": "tracking",
+        }.items()
+    ),
+    ("multikey-255", "multikey --distractors 255 --length 32K", 20, 4, 130),
+    ("heldout", "needle --phrasings heldout --length 32K", 20, 4, 140),
+    ("needle-16K", "needle --length 16K", 20, 10, 150),
+    ("needle-8K", "needle --length 8K", 20, 10, 160),
+    ("typed", "needle --length 32K --facts-file cli/typed_facts.txt", 1, 1, 100),
+)
+RUNS_OF = {
+    name: tuple(f"{name}-{part}" for part in range(documents // each))
+    for name, _, documents, each, _ in KINDS
+}
 RUNS = {
-    f"{task}-both": f"{arguments} --length 32K --documents 10 --seed 101 --attention both"
-    for task, arguments in {
-        "multikey": "multikey",
-        "needle": "needle",
-        "multivalue": "multivalue",
-        "tracking": "tracking",
-        "value-first": "needle --kind value_first",
-    }.items()
-}
-RUNS |= {
-    f"needle-64K-{part}": f"needle --length 64K --documents 5 --seed {200 + part}"
-    for part in range(4)
-}
-RUNS |= {
-    f"needle-128K-{part}": f"needle --length 128K --documents {count} --seed {300 + part}"
-    for part, count in enumerate((2, 2, 1))
-}
-RUNS |= {
-    f"controls-{part}": f"needle --length 32K --documents 5 --seed {110 + part}"
-    " --control removed random-blocks"
-    for part in range(2)
-}
-RUNS |= {
-    f"{name}-{part}": f"{arguments} --length 32K --documents 10 --seed {101 + part}"
-    for name, arguments in {
-        "multikey-255": "multikey --distractors 255",
-        "heldout": "needle --phrasings heldout",
-    }.items()
-    for part in range(2)
-}
-RUNS |= {
-    f"{task}-more": f"{arguments} --length 32K --documents 10 --seed 102"
-    for task, arguments in {
-        "multikey": "multikey",
-        "multivalue": "multivalue",
-        "tracking": "tracking",
-        "value-first": "needle --kind value_first",
-    }.items()
-}
-RUNS |= {
-    "needle-16K": "needle --length 16K --documents 20 --seed 101",
-    "needle-8K": "needle --length 8K --documents 20 --seed 101",
-    "typed": "needle --length 32K --facts-file cli/typed_facts.txt --seed 100",
+    run: f"{arguments} --documents {each} --seed {seed + part}"
+    for name, arguments, _, each, seed in KINDS
+    for part, run in enumerate(RUNS_OF[name])
 }
 
-# (row, runs whose trials add up, length, attention, control, share demanded: at least, or below when negative)
+# (row, kinds whose trials add up, length, attention, control, share demanded: at least, or below when negative)
 TABLE = (
     ("needle 8K", ("needle-8K",), 8192, "sparse", "none", 0.99),
     ("needle 16K", ("needle-16K",), 16384, "sparse", "none", 0.99),
-    ("needle 32K", ("needle-both", "controls-0", "controls-1"), 32768, "sparse", "none", 0.99),
-    ("needle 64K", tuple(f"needle-64K-{n}" for n in range(4)), 65536, "sparse", "none", 0.99),
-    ("needle 128K", tuple(f"needle-128K-{n}" for n in range(3)), 131072, "sparse", "none", 0.96),
-    ("phrasings held out 32K", ("heldout-0", "heldout-1"), 32768, "sparse", "none", 0.93),
+    ("needle 32K", ("needle-both", "controls"), 32768, "sparse", "none", 0.99),
+    ("needle 64K", ("needle-64K",), 65536, "sparse", "none", 0.99),
+    ("needle 128K", ("needle-128K",), 131072, "sparse", "none", 0.96),
+    ("phrasings held out 32K", ("heldout",), 32768, "sparse", "none", 0.93),
     ("typed facts 32K", ("typed",), 32768, "sparse", "none", 0.85),
     ("value first 32K", ("value-first-both", "value-first-more"), 32768, "sparse", "none", 0.90),
     ("31 distractors 32K", ("multikey-both", "multikey-more"), 32768, "sparse", "none", 0.98),
-    ("255 distractors 32K", ("multikey-255-0", "multikey-255-1"), 32768, "sparse", "none", 0.95),
+    ("255 distractors 32K", ("multikey-255",), 32768, "sparse", "none", 0.95),
     ("three values 32K", ("multivalue-both", "multivalue-more"), 32768, "sparse", "none", 0.85),
     ("chains of three 32K", ("tracking-both", "tracking-more"), 32768, "sparse", "none", 0.80),
-    ("control: fact removed", ("controls-0", "controls-1"), 32768, "sparse", "removed", -0.02),
+    ("control: fact removed", ("controls",), 32768, "sparse", "removed", -0.02),
     (
         "control: random blocks",
-        ("controls-0", "controls-1"),
+        ("controls",),
         32768,
         "sparse",
         "random-blocks",
@@ -98,7 +92,8 @@ def arguments():
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs' JSON")
     parser.add_argument("--model", type=Path, help="model folder (default: the shipped one)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--only", nargs="+", choices=sorted(RUNS), help="these runs alone")
+    parser.add_argument("--only", nargs="+", choices=sorted(RUNS_OF), help="these kinds alone")
+    parser.add_argument("--skip", nargs="+", choices=sorted(RUNS_OF), default=[])
     parser.add_argument("--seconds", type=float, default=1e9, help="start no run after this time")
     parser.add_argument("--summary", type=Path, help="write the table's numbers here")
     return parser.parse_args()
@@ -131,25 +126,21 @@ def load(folder):
     }
 
 
-def count(results, runs, length, attention, control):
+def count(results, kinds, length, attention, control):
     """(right, trials, whether all runs are there)."""
-    right = trials = 0
-    for name in runs:
-        for entry in results.get(name, {"results": []})["results"]:
-            if (entry["length"], entry["attention"], entry["control"]) == (
-                length,
-                attention,
-                control,
-            ):
-                right, trials = right + entry["right"], trials + entry["trials"]
-    return right, trials, all(name in results for name in runs)
+    runs = [run for kind in kinds for run in RUNS_OF[kind]]
+    entries = [entry for run in runs for entry in results.get(run, {"results": []})["results"]]
+    wanted = (length, attention, control)
+    chosen = [e for e in entries if (e["length"], e["attention"], e["control"]) == wanted]
+    right, trials = (sum(entry[part] for entry in chosen) for part in ("right", "trials"))
+    return right, trials, all(run in results for run in runs)
 
 
 def table(results):
     """Rows of the table: {row, right, trials, demanded, met}."""
     rows = []
-    for row, runs, length, attention, control, demanded in TABLE:
-        right, trials, whole = count(results, runs, length, attention, control)
+    for row, kinds, length, attention, control, demanded in TABLE:
+        right, trials, whole = count(results, kinds, length, attention, control)
         share = right / trials if trials else 0.0
         met = whole and (share >= demanded if demanded > 0 else share < -demanded)
         rows.append(
@@ -163,9 +154,9 @@ def table(results):
             }
         )
     for task in PAIRED:
-        runs = (f"{task}-both",)
-        right, trials, whole = count(results, runs, 32768, "sparse", "none")
-        dense, _, _ = count(results, runs, 32768, "dense", "none")
+        kinds = (f"{task}-both",)
+        right, trials, whole = count(results, kinds, 32768, "sparse", "none")
+        dense, _, _ = count(results, kinds, 32768, "dense", "none")
         met = whole and trials > 0 and (dense - right) / trials <= MOST_BELOW_DENSE
         row = {"row": f"dense beside it: {task}", "right": right, "trials": trials, "dense": dense}
         rows.append(row | {"whole": whole, "met": met})
@@ -187,7 +178,8 @@ def main():
     options = arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    names = [name for name in RUNS if not options.only or name in options.only]
+    kinds = [kind for kind in options.only or RUNS_OF if kind not in options.skip]
+    names = [name for kind in kinds for name in RUNS_OF[kind]]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         waiting = {pool.submit(run, options, name, began): name for name in names}
         for done, future in enumerate(concurrent.futures.as_completed(waiting), 1):

@@ -29,13 +29,19 @@ def run(*entries):
     return {"results": list(entries)}
 
 
+def whole(kind, *entries):
+    """Results of all runs of the kind: the entries are the first's, the others have none."""
+    runs = suite.RUNS_OF[kind]
+    return {runs[0]: run(*entries)} | {name: run() for name in runs[1:]}
+
+
 def test_nothing_measured_is_nothing_met():
     assert not any(row["met"] or row["whole"] for row in suite.table({}))
 
 
 @pytest.mark.parametrize("right,met", [(198, True), (197, False)])
 def test_a_share_is_met_from_its_bound_on(right, met):
-    found = rows({"needle-8K": run(entry(8192, right, 200), entry(16384, 0, 200))})["needle 8K"]
+    found = rows(whole("needle-8K", entry(8192, right, 200), entry(16384, 0, 200)))["needle 8K"]
     assert (found["right"], found["trials"], found["met"]) == (right, 200, met)
 
 
@@ -48,21 +54,27 @@ def test_half_of_the_runs_are_not_enough():
 @pytest.mark.parametrize("right,met", [(1, True), (2, False)])
 def test_a_control_must_stay_below(right, met):
     part = entry(32768, 0, 50, control="removed")
-    results = {
-        "controls-0": run(entry(32768, 50, 50), entry(32768, right, 50, control="removed")),
-        "controls-1": run(part),
-    }
+    results = whole(
+        "controls", entry(32768, 50, 50), entry(32768, right, 50, control="removed"), part
+    )
     found = rows(results)["control: fact removed"]
     assert (found["right"], found["trials"], found["met"]) == (right, 100, met)
 
 
 @pytest.mark.parametrize("right,met", [(100, True), (97, True), (96, False)])
 def test_sparse_may_be_two_points_below_dense(right, met):
-    results = {"tracking-both": run(entry(32768, right, 100), entry(32768, 99, 100, "dense"))}
+    results = whole("tracking-both", entry(32768, right, 100), entry(32768, 99, 100, "dense"))
     assert rows(results)["dense beside it: tracking"]["met"] is met
 
 
-def test_every_run_of_the_table_exists_and_none_is_idle():
-    named = {name for _, runs, *_ in suite.TABLE for name in runs}
+def test_every_kind_of_the_table_exists_and_none_is_idle():
+    named = {name for _, kinds, *_ in suite.TABLE for name in kinds}
     named |= {f"{task}-both" for task in suite.PAIRED}
-    assert named == set(suite.RUNS)
+    assert named == set(suite.RUNS_OF)
+
+
+def test_runs_of_a_kind_have_all_its_documents_and_other_seeds():
+    for name, _, documents, each, _ in suite.KINDS:
+        arguments = [suite.RUNS[run].split() for run in suite.RUNS_OF[name]]
+        assert len(arguments) * each == documents
+        assert len({words[-1] for words in arguments}) == len(arguments)

@@ -31,10 +31,10 @@ def test_runs_follow_one_another(tmp_path):
     entries = read_logs([first, second])
     assert [entry["tokens"] for entry in entries] == [100, 200, 300, 400, 500]
     assert stages_of(entries) == [
-        ("first", 512, 0, 200),
-        ("first", 2048, 200, 300),
-        ("second", 2048, 300, 400),
-        ("second", 8192, 400, 500),
+        (0, 512, 0, 200),
+        (0, 2048, 200, 300),
+        (1, 2048, 300, 400),
+        (1, 8192, 400, 500),
     ]
     plot_logs([first, second], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
