@@ -3,6 +3,7 @@
 #   make demo     build the tool and let the shipped model find facts in a long document
 #   make test     check the tree, build everything, run every test
 #   make bench    build and run the benchmarks
+#   make install  install libraries, headers, tool and model below PREFIX (/usr/local)
 #   make format   format all C++ and Python
 #   make picture  run the demo and draw it into docs/demo.png, the README's picture
 #
@@ -10,6 +11,7 @@
 # check-PRESET, which builds and runs the C++ tests under any preset of CMakePresets.json.
 # ARGS passes arguments on: make demo ARGS="--length 65536 --seed 7"
 JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
 ARGS ?=
 BUILD := build/release
 PYTHON := .venv/bin/python
@@ -17,14 +19,16 @@ REQUIREMENTS_TEST := training/requirements.txt
 REQUIREMENTS_FORMAT := tools/requirements-format.txt
 REQUIREMENTS_LINT := tools/requirements-lint.txt
 REQUIREMENTS_PICTURE := tools/requirements-picture.txt
-CPP_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.h' '*.cu' '*.cuh')
+CPP_FILES = $(shell git ls-files --cached --others --exclude-standard \
+  '*.c' '*.cpp' '*.h' '*.cu' '*.cuh')
 # clang-tidy reads GCC's build; omp.h is found in GCC's own folder, after clang's.
 TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
   --extra-arg=-idirafter$(shell $(CXX) -print-file-name=include)
 
 NOT_LINTED := examples/% src/cuda/% tests/cuda/% bench/cuda/%  # not in the default build
 
-.PHONY: help demo test bench picture format format-check tree-check lint setup-build setup-format
+.PHONY: help demo test bench install picture format format-check tree-check lint setup-build \
+  setup-format
 help:
 	@sed -n 's/^#   make /  make /p' $(firstword $(MAKEFILE_LIST))
 
@@ -47,6 +51,10 @@ test: tree-check format-check setup-build $(BUILD)/build.ninja
 bench: setup-build $(BUILD)/build.ninja
 	cmake --build $(BUILD) --target benchmarks --parallel $(JOBS)
 	$(BUILD)/bin/msa-bench $(ARGS)
+
+install: setup-build $(BUILD)/build.ninja
+	cmake --build $(BUILD) --parallel $(JOBS)
+	cmake --install $(BUILD) --prefix $(PREFIX)
 
 format: setup-format
 	.venv/bin/clang-format -i $(CPP_FILES)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 500
 MAX_COLUMNS = 100
 MAX_PYTHON_COLUMNS = 120  # ruff keeps code to 100; comments may hold a wider formula
-CODE = {".cpp", ".h", ".cu", ".cuh", ".py", ".cmake", ".sh"}
+CODE = {".c", ".cpp", ".h", ".cu", ".cuh", ".py", ".cmake", ".sh"}
 TEXT = CODE | {".md", ".txt", ".toml", ".ini"}
 ROOMS = "bench|cli|cmake|docs|examples|include|models|runner|src|tests|tools|training"
 

@@ -1,7 +1,9 @@
 #include "core/check.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdlib>
 #include <string>
 
 #include "core/backend.h"
@@ -16,6 +18,59 @@ std::string dtype_list(std::initializer_list<DType> dtypes) {
     list += dtype_name(dtype);
   }
   return list;
+}
+
+/// "[8, 1]"
+std::string stride_list(const Tensor& tensor) {
+  std::string list;
+  for (int axis = 0; axis < tensor.rank; ++axis) {
+    list += (axis == 0 ? "" : ", ") + std::to_string(tensor.stride[static_cast<size_t>(axis)]);
+  }
+  return "[" + list + "]";
+}
+
+/// In double, where nothing overflows; both limits are far below what rounding could reach.
+void check_size(const char* op, std::string_view name, const Tensor& tensor) {
+  double elements = 1;
+  double reach = 1;
+  for (int axis = 0; axis < tensor.rank; ++axis) {
+    const auto at = static_cast<size_t>(axis);
+    const auto extent = static_cast<double>(std::max<int64_t>(1, tensor.shape[at]));
+    elements *= extent;
+    reach += (extent - 1) * std::abs(static_cast<double>(tensor.stride[at]));
+  }
+  check(elements <= static_cast<double>(kMaxElements), op,
+        "{} is larger than any memory: got {}, allowed {} elements", name, describe(tensor),
+        kMaxElements);
+  check(reach <= static_cast<double>(kMaxReach), op,
+        "{} reaches further than any memory: got strides {} of {}, allowed {} elements", name,
+        stride_list(tensor), describe(tensor), kMaxReach);
+}
+
+/// From the finest axis to the coarsest, each step must pass over all that lies below it.
+bool overlaps_itself(const Tensor& tensor) {
+  std::array<int64_t, kMaxRank> steps{};
+  std::array<int64_t, kMaxRank> extents{};
+  size_t count = 0;
+  for (int axis = 0; axis < tensor.rank; ++axis) {
+    const int64_t extent = tensor.shape[static_cast<size_t>(axis)];
+    if (extent == 0) return false;
+    if (extent == 1) continue;
+    const int64_t step = std::abs(tensor.stride[static_cast<size_t>(axis)]);
+    size_t at = count++;
+    for (; at > 0 && steps[at - 1] > step; --at) {
+      steps[at] = steps[at - 1];
+      extents[at] = extents[at - 1];
+    }
+    steps[at] = step;
+    extents[at] = extent;
+  }
+  int64_t covered = 0;
+  for (size_t n = 0; n < count; ++n) {
+    if (steps[n] <= covered) return true;
+    covered += (extents[n] - 1) * steps[n];
+  }
+  return false;
 }
 
 void check_int32_vector(const char* op, std::string_view name, const Tensor& tensor,
@@ -57,9 +112,28 @@ void check_tensor(const char* op, std::string_view name, const Tensor& tensor, i
   }
   check(empty || tensor.data != nullptr, op, "{} has no data: got a null pointer for {}", name,
         describe(tensor));
+  check(reinterpret_cast<uintptr_t>(tensor.data) % dtype_bytes(tensor.dtype) == 0, op,
+        "{} is misaligned: got an address that is no multiple of {}", name,
+        dtype_bytes(tensor.dtype));
   const auto last = static_cast<size_t>(rank - 1);
   check(tensor.stride[last] == 1 || tensor.shape[last] <= 1, op,
         "{} is strided on its last axis: got stride {}, allowed 1", name, tensor.stride[last]);
+  check_size(op, name, tensor);
+}
+
+void check_tensor(const char* op, std::string_view name, const MutableTensor& tensor, int rank,
+                  std::initializer_list<DType> dtypes) {
+  const Tensor view = tensor;
+  check_tensor(op, name, view, rank, dtypes);
+  check(!overlaps_itself(view), op,
+        "{} overlaps itself: got strides {} of {}, allowed those that give each element a place of "
+        "its own",
+        name, stride_list(view), describe(view));
+}
+
+void check_block_size(const char* op, int64_t block_size) {
+  check(block_size >= 1 && block_size <= kMaxBlockSize, op,
+        "block_size is wrong: got {}, allowed 1 to {}", block_size, kMaxBlockSize);
 }
 
 void check_shape(const char* op, std::string_view name, const Tensor& tensor,
@@ -115,6 +189,9 @@ SequenceParams check_sequences(const char* op, const Sequences& sequences, int64
   params.page_size = keys.shape[1];
   check(params.page_size > 0, op, "{} has empty pages: got {}, allowed at least 1 token a page",
         keys_name, describe(keys));
+  check(params.page_size <= kMaxBlockSize, op,
+        "{} has pages that are too large: got {}, allowed {} tokens a page", keys_name,
+        describe(keys), kMaxBlockSize);
   return params;
 }
 
@@ -125,11 +202,14 @@ void check_sequence_contents(const char* op, const SequenceParams& params, int64
     check_offsets(op, "cu_seqlens_k", params.cu_seqlens_k, params.batch, num_key_tokens);
     return;
   }
+  const int64_t longest = params.max_pages < std::numeric_limits<int32_t>::max() / params.page_size
+                              ? params.max_pages * params.page_size
+                              : std::numeric_limits<int32_t>::max();
   for (int64_t r = 0; r < params.batch; ++r) {
     const int64_t length = params.kv_lens[r];
-    check(length >= 0 && length <= params.max_pages * params.page_size, op,
+    check(length >= 0 && length <= longest, op,
           "kv_lens[{}] is outside the page table: got {}, allowed 0 to {} ({} pages of {})", r,
-          length, params.max_pages * params.page_size, params.max_pages, params.page_size);
+          length, longest, params.max_pages, params.page_size);
     const int64_t used = (length + params.page_size - 1) / params.page_size;
     for (int64_t slot = slot_begin; slot < std::min(used, slot_end); ++slot) {
       const int64_t page = params.page_table[r * params.page_table_stride + slot];

@@ -23,14 +23,26 @@ void check(bool ok, const char* op, fmt::format_string<Arguments...> message,
       fmt::format("[{}] {}", op, fmt::format(message, std::forward<Arguments>(arguments)...)));
 }
 
-/// The view is present, has `rank` axes of non-negative extent, stride 1 on the last, a data
-/// pointer unless empty, and one of `dtypes`.
+/// Limits that no memory reaches, so that sums and products of sizes stay within 64 bits.
+inline constexpr int64_t kMaxElements = int64_t{1} << 44;  // of a view
+inline constexpr int64_t kMaxReach = int64_t{1} << 60;     // elements from its first to its last
+inline constexpr int64_t kMaxBlockSize = std::numeric_limits<int32_t>::max();
+inline constexpr int64_t kMaxTopK = std::numeric_limits<int32_t>::max();
+
+/// The view is present, has `rank` axes of non-negative extent within the limits, stride 1 on the
+/// last, data aligned to its element and not null unless empty, and one of `dtypes`.
 void check_tensor(const char* op, std::string_view name, const Tensor& tensor, int rank,
+                  std::initializer_list<DType> dtypes);
+/// An output, moreover, does not overlap itself: two threads would write one place.
+void check_tensor(const char* op, std::string_view name, const MutableTensor& tensor, int rank,
                   std::initializer_list<DType> dtypes);
 
 /// The shape is exactly `shape`; -1 stands for any extent.
 void check_shape(const char* op, std::string_view name, const Tensor& tensor,
                  std::initializer_list<int64_t> shape);
+
+/// 1 to kMaxBlockSize.
+void check_block_size(const char* op, int64_t block_size);
 
 /// Default 1 / sqrt(dim); finite and > 0.
 float check_scale(const char* op, std::optional<float> scale, int64_t dim);

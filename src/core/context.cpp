@@ -127,6 +127,29 @@ std::string Context::description() const {
                      num_threads_, num_threads_ == 1 ? "" : "s");
 }
 
+namespace {
+
+/// What no backend has, whatever the op: "" or the reason.
+std::string impossible(Op op, const Geometry& geometry, DType dtype) {
+  if (dtype != DType::kFloat32 && dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
+    return fmt::format("type {}, allowed float32, bfloat16, float16", dtype_name(dtype));
+  }
+  for (const int64_t size : {geometry.num_q_heads, geometry.num_kv_heads, geometry.head_dim,
+                             geometry.block_size, geometry.top_k}) {
+    if (size < 0) return fmt::format("a size of {}, allowed 0 or more", size);
+  }
+  const bool groups = op == Op::kAttentionForward || op == Op::kDenseAttentionForward ||
+                      op == Op::kAttentionBackward || op == Op::kDenseAttentionBackward ||
+                      op == Op::kKlForwardBackward;
+  if (groups && geometry.num_kv_heads > 0 && geometry.num_q_heads % geometry.num_kv_heads != 0) {
+    return fmt::format("{} query heads on {} key-value heads, allowed a multiple",
+                       geometry.num_q_heads, geometry.num_kv_heads);
+  }
+  return "";
+}
+
+}  // namespace
+
 Support supports(const Context& context, Op op, const Geometry& geometry, DType dtype) {
   const core::BackendTable& table = context.table();
   bool has_op = false;
@@ -170,7 +193,8 @@ Support supports(const Context& context, Op op, const Geometry& geometry, DType 
   }
   Support support;
   support.reason =
-      has_op ? table.unsupported(op, geometry, dtype) : fmt::format("it has no op {}", op_name(op));
+      has_op ? impossible(op, geometry, dtype) : fmt::format("it has no op {}", op_name(op));
+  if (support.reason.empty()) support.reason = table.unsupported(op, geometry, dtype);
   support.supported = support.reason.empty();
   return support;
 }

@@ -10,6 +10,7 @@ namespace msa {
 namespace {
 
 constexpr const char* kWhat = "pages";
+constexpr int64_t kMaxLength = std::numeric_limits<int32_t>::max();  // what kv_lens can say
 
 int64_t pages_of(int64_t length, int64_t page_size) { return (length + page_size - 1) / page_size; }
 
@@ -26,7 +27,8 @@ PageAllocator::PageAllocator(int64_t num_pages, int64_t page_size)
   core::check(num_pages >= 0 && num_pages <= std::numeric_limits<int32_t>::max(), kWhat,
               "num_pages is wrong: got {}, allowed 0 to {}", num_pages,
               std::numeric_limits<int32_t>::max());
-  core::check(page_size >= 1, kWhat, "page_size is wrong: got {}, allowed 1 or more", page_size);
+  core::check(page_size >= 1 && page_size <= core::kMaxBlockSize, kWhat,
+              "page_size is wrong: got {}, allowed 1 to {}", page_size, core::kMaxBlockSize);
 }
 
 const PageAllocator::State& PageAllocator::state(const char* what, Sequence sequence) const {
@@ -100,6 +102,8 @@ std::optional<PageCopy> PageAllocator::extend(Sequence sequence, int64_t length)
   State& grown = state("extend", sequence);
   core::check(length >= grown.length, kWhat, "extend goes back: got length {}, allowed {} or more",
               length, grown.length);
+  core::check(length <= kMaxLength, kWhat, "extend goes too far: got length {}, allowed {}", length,
+              kMaxLength);
   // The next token falls into the last page unless that is full.
   const bool writes_last = length > grown.length && grown.length % page_size_ != 0;
   const bool copies = writes_last && holders_[static_cast<size_t>(grown.pages.back())] > 1;

@@ -10,8 +10,12 @@ ParallelFor openmp_parallel_for(int num_threads) {
       for (int64_t task = 0; task < num_tasks; ++task) body(task, 0);
       return;
     }
+    FirstException failure;  // one that left the region would end the program
 #pragma omp parallel for schedule(dynamic, 1) num_threads(num_threads)
-    for (int64_t task = 0; task < num_tasks; ++task) body(task, omp_get_thread_num());
+    for (int64_t task = 0; task < num_tasks; ++task) {
+      failure.guard([&] { body(task, omp_get_thread_num()); });
+    }
+    failure.rethrow();
   };
 }
 

@@ -99,7 +99,7 @@ Layout lay_out(const core::AttentionForwardParams& p, int num_threads, void* wor
   take_attention_scratch(p, scratch, layout.tile_queries);
   take_pair_buffers(p, scratch, layout.tile_queries);
   layout.thread_bytes = static_cast<int64_t>(scratch.bytes());
-  layout.threads = arena.take<unsigned char>(layout.thread_bytes * num_threads);
+  layout.threads = arena.take<unsigned char>(layout.thread_bytes, num_threads);
   layout.bytes = arena.bytes();
   return layout;
 }

@@ -108,7 +108,7 @@ Layout lay_out(const core::AttentionForwardParams& p, int num_threads, void* wor
   Arena scratch(nullptr);
   take_attention_scratch(p, scratch, std::max(layout.tile_queries, kMaxSplitQueries));
   layout.thread_bytes = static_cast<int64_t>(scratch.bytes());
-  layout.threads = arena.take<unsigned char>(layout.thread_bytes * num_threads);
+  layout.threads = arena.take<unsigned char>(layout.thread_bytes, num_threads);
   layout.bytes = arena.bytes();
   return layout;
 }

@@ -83,7 +83,7 @@ IndexLayout lay_out_index(const core::IndexForwardParams& p, int num_threads, vo
   Arena scratch(nullptr);
   take_scratch(p, scratch, scratch_queries(layout));
   layout.thread_bytes = static_cast<int64_t>(scratch.bytes());
-  layout.threads = arena.take<unsigned char>(layout.thread_bytes * num_threads);
+  layout.threads = arena.take<unsigned char>(layout.thread_bytes, num_threads);
   layout.bytes = arena.bytes();
   return layout;
 }

@@ -104,7 +104,7 @@ RecallScratch take_scratch(const core::AttentionForwardParams& p, Arena& arena) 
   scratch.keys = arena.take<float>(p.head_dim * kChunkTokens);
   scratch.scores = arena.take<float>(kPanelRows * kChunkTokens);
   scratch.offsets = arena.take<int64_t>(kChunkTokens);
-  scratch.sums = arena.take<LogSum>(most_blocks(p) * p.group_size());
+  scratch.sums = arena.take<LogSum>(most_blocks(p), p.group_size());
   scratch.mass = arena.take<double>(most_blocks(p));
   scratch.order = arena.take<int32_t>(most_blocks(p));
   return scratch;
@@ -118,7 +118,7 @@ RecallLayout lay_out(const core::RecallParams& p, int num_threads, void* workspa
   Arena scratch(nullptr);
   take_scratch(p.attention, scratch);
   layout.thread_bytes = static_cast<int64_t>(scratch.bytes());
-  layout.threads = arena.take<unsigned char>(layout.thread_bytes * num_threads);
+  layout.threads = arena.take<unsigned char>(layout.thread_bytes, num_threads);
   layout.bytes = arena.bytes();
   return layout;
 }

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "msa/error.h"
+
 namespace msa::cpu {
 
 /// Widest vector of any target, in floats; rows are padded to it so that sizes do not depend on the
@@ -23,15 +25,25 @@ class Arena {
   /// With null, only measures.
   explicit Arena(void* data) : data_(static_cast<unsigned char*>(data)) {}
 
+  /// count * times elements. Sizes of shapes that no memory holds are refused here, by Error: in
+  /// double, so that the question itself does not overflow.
   template <typename T>
-  T* take(int64_t count) {
+  T* take(int64_t count, int64_t times = 1) {
+    const double wanted =
+        static_cast<double>(count) * static_cast<double>(times) * double{sizeof(T)};
+    if (wanted + static_cast<double>(bytes_) > kMaxBytes) {
+      throw Error(ErrorCode::kOutOfMemory,
+                  "[workspace] the shapes need more than any memory: got over 2^60 bytes, allowed "
+                  "2^60");
+    }
     unsigned char* here = data_ == nullptr ? nullptr : data_ + bytes_;
-    bytes_ += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    bytes_ += (static_cast<size_t>(count * times) * sizeof(T) + 63) / 64 * 64;
     return reinterpret_cast<T*>(here);
   }
   size_t bytes() const { return bytes_; }
 
  private:
+  static constexpr double kMaxBytes = 0x1p60;
   unsigned char* data_;
   size_t bytes_ = 0;
 };

@@ -79,10 +79,15 @@ core::BlockIdParams<Pointer> block_id_params(const char* op, const char* name, c
                                              BlockIdLayout layout, int64_t num_kv_heads,
                                              int64_t num_tokens) {
   const bool head_major = layout == BlockIdLayout::kHeadMajor;
+  core::check(head_major || layout == BlockIdLayout::kTokenMajor, op,
+              "block_id_layout is unknown: got {}, allowed 0 (head-major) or 1 (token-major)",
+              static_cast<int32_t>(layout));
   core::check_tensor(op, name, ids, 3, {DType::kInt32});
   core::check_shape(
       op, name, ids,
       {head_major ? num_kv_heads : num_tokens, head_major ? num_tokens : num_kv_heads, -1});
+  core::check(ids.shape[2] <= core::kMaxTopK, op, "top-k is wrong: got {}, allowed at most {}",
+              ids.shape[2], core::kMaxTopK);
   return {static_cast<Pointer>(ids.data), ids.stride[head_major ? 0 : 1],
           ids.stride[head_major ? 1 : 0], ids.shape[2]};
 }
@@ -90,8 +95,7 @@ core::BlockIdParams<Pointer> block_id_params(const char* op, const char* name, c
 /// block_size and the lists of ids of the sparse ops.
 template <typename Args>
 void fill_block_ids(const char* op, const Args& args, core::AttentionForwardParams& p) {
-  core::check(args.block_size > 0, op, "block_size is wrong: got {}, allowed 1 or more",
-              args.block_size);
+  core::check_block_size(op, args.block_size);
   core::check(!p.sequences.paged() || p.sequences.page_size == args.block_size, op,
               "pages must hold one block: got pages of {} tokens, allowed block_size = {}",
               p.sequences.page_size, args.block_size);

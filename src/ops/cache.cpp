@@ -54,8 +54,9 @@ Checked check_caches(const char* op, const CacheViews& views) {
     checked.page_size = views.k_idx.shape[1];
     checked.caches[2] = cache_params(views.k_idx, false);
   }
-  check(checked.page_size > 0, op,
-        "the cache has empty pages: got pages of 0 tokens, allowed at least 1");
+  check(checked.page_size >= 1 && checked.page_size <= core::kMaxBlockSize, op,
+        "the cache has pages of the wrong size: got {} tokens, allowed 1 to {}", checked.page_size,
+        core::kMaxBlockSize);
   return checked;
 }
 

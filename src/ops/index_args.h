@@ -18,7 +18,7 @@ core::IndexForwardParams fill_index_inputs(const char* op, const Args& args) {
   check(p.num_kv_heads > 0 && p.index_dim > 0, op,
         "q_idx has an empty axis: got {}, allowed at least 1 head of at least 1 dim",
         describe(args.q_idx));
-  check(args.block_size > 0, op, "block_size is wrong: got {}, allowed 1 or more", args.block_size);
+  core::check_block_size(op, args.block_size);
   p.block_size = args.block_size;
   p.scale = core::check_scale(op, args.scale, p.index_dim);
   p.sequences = core::check_sequences(op, args.sequences, args.q_idx.shape[0], args.k_idx, "k_idx");

@@ -27,6 +27,9 @@ core::IndexForwardParams fill_params(const Context& context, const IndexForwardA
     p.score_token_stride = args.block_scores.stride[1];
     p.max_blocks = args.block_scores.shape[2];
   }
+  check(args.lse_scope == IndexLseScope::kSelected || args.lse_scope == IndexLseScope::kVisible,
+        kOp, "lse_scope is unknown: got {}, allowed 0 (selected) or 1 (visible)",
+        static_cast<int32_t>(args.lse_scope));
   if (args.lse_idx.present()) {
     core::check_tensor(kOp, "lse_idx", args.lse_idx, 2, {DType::kFloat32});
     core::check_shape(kOp, "lse_idx", args.lse_idx, {p.num_kv_heads, num_tokens});

@@ -59,7 +59,8 @@ void merge_candidates(const Context& context, const MergeCandidatesArgs& args,
   p.num_kv_heads = shape[1];
   p.num_query_tokens = shape[2];
   p.top_k = shape[3];
-  core::check(p.top_k > 0, kMerge, "top-k is wrong: got 0, allowed 1 or more");
+  core::check(p.top_k >= 1 && p.top_k <= core::kMaxTopK, kMerge,
+              "top-k is wrong: got {}, allowed 1 to {}", p.top_k, core::kMaxTopK);
   core::check_tensor(kMerge, "candidate_scores", args.candidate_scores, 4, {DType::kFloat32});
   core::check_shape(kMerge, "candidate_scores", args.candidate_scores,
                     {shape[0], shape[1], shape[2], shape[3]});

@@ -19,7 +19,7 @@ void merge_states(const Context& context, const MergeStatesArgs& args, Workspace
   core::check_shape(kOp, "out_b", args.out_b, {tokens, heads, dim});
   core::check_tensor(kOp, "out", args.out, 3, ops::kFloatTypes);
   core::check_shape(kOp, "out", args.out, {tokens, heads, dim});
-  const auto check_lse = [&](const char* name, const Tensor& lse) {
+  const auto check_lse = [&](const char* name, const auto& lse) {
     core::check_tensor(kOp, name, lse, 2, {DType::kFloat32});
     core::check_shape(kOp, name, lse, {tokens, heads});
   };

@@ -27,7 +27,7 @@ core::AttentionBackwardParams fill_backward(const char* op, const Args& args) {
   const int64_t tokens = args.q.shape[0];
   const int64_t heads = p.forward.num_q_heads;
   const int64_t dim = p.forward.head_dim;
-  const auto check_rows = [&](const char* name, const Tensor& tensor) {
+  const auto check_rows = [&](const char* name, const auto& tensor) {
     core::check_tensor(op, name, tensor, 3, {args.q.dtype});
     core::check_shape(op, name, tensor, {tokens, heads, dim});
   };
@@ -89,6 +89,9 @@ core::KlParams fill_params(const Context& context, const KlForwardBackwardArgs& 
   core::check_shape(kKl, "k_idx", args.k_idx, {args.k.shape[0], p.index_dim});
   core::check_tensor(kKl, "lse_idx", args.lse_idx, 2, {DType::kFloat32});
   core::check_shape(kKl, "lse_idx", args.lse_idx, {heads, tokens});
+  check(args.scope == KlScope::kSelected || args.scope == KlScope::kVisible, kKl,
+        "scope is unknown: got {}, allowed 0 (selected) or 1 (visible)",
+        static_cast<int32_t>(args.scope));
   if (args.scope == KlScope::kSelected) {
     ops::fill_block_ids(kKl, args, p.teacher);
   } else {

@@ -200,7 +200,7 @@ TEST(Arguments, Sequences) {
 TEST(Arguments, BlocksAndScale) {
   expect_refused(
       &Call::run_index, [](Call& c) { c.index.block_size = 0; },
-      "[index_forward] block_size is wrong: got 0, allowed 1 or more");
+      "[index_forward] block_size is wrong: got 0, allowed 1 to 2147483647");
   expect_refused(
       &Call::run_index, [](Call& c) { c.index.scale = -1.0f; },
       "[index_forward] scale is wrong: got -1, allowed a finite number above 0");
