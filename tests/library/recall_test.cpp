@@ -307,7 +307,7 @@ TEST(Recall, RefusesByName) {
             }),
             "[recall] rows.block_recall has the wrong shape: got float32 [1, 1], allowed [2, 12]");
   EXPECT_EQ(complaint([](RecallArgs& args) { args.block_size = 0; }),
-            "[recall] block_size is wrong: got 0, allowed 1 or more");
+            "[recall] block_size is wrong: got 0, allowed 1 to 2147483647");
   EXPECT_EQ(complaint([](RecallArgs& args) { args.scale = kNaN; }),
             "[recall] scale is wrong: got nan, allowed a finite number above 0");
 }
