@@ -9,8 +9,10 @@ import os
 import numpy as np
 
 from .corpus import Corpus
-from .tasks import ANSWER, REPEAT, TEXT, SequenceMaker
+from .lexicon import corpus_words
+from .tasks import ANSWER, REPEAT, TEXT, SequenceMaker, load_tasks
 from .tokenizer import ASSISTANT, END, load_tokenizer
+from .words import Words
 
 AHEAD = 3
 
@@ -68,9 +70,15 @@ def make_batch(maker, seed, number, stage, step):
     }
 
 
-def work(corpus, seed, stages, requests, results):
+def training_maker(corpus):
+    """The maker of training's sequences, whose words come from its lists and from the corpus."""
+    tokenizer, tasks = load_tokenizer(), load_tasks()
+    words = Words(tasks, corpus_words(corpus.train, tokenizer))
+    return SequenceMaker(corpus.train, tokenizer, tasks, words)
+
+
+def work(maker, seed, stages, requests, results):
     os.nice(1)
-    maker = SequenceMaker(corpus.train, load_tokenizer())
     while (request := requests.get()) is not None:
         number, step = request
         results.put((number, step, make_batch(maker, seed, number, stages[number], step)))
@@ -84,8 +92,8 @@ class Loader:
         self.seed, self.stages = seed, stages
         self.corpus = Corpus(corpus_path)
         self.processes, self.ready, self.asked = [], {}, set()
+        self.maker = training_maker(self.corpus)
         if workers == 0:
-            self.maker = SequenceMaker(self.corpus.train, load_tokenizer())
             return
         context = multiprocessing.get_context("fork")
         self.requests, self.results = context.Queue(), context.Queue()
@@ -93,7 +101,7 @@ class Loader:
         for _ in range(workers):
             process = context.Process(
                 target=work,
-                args=(self.corpus, seed, stages, self.requests, self.results),
+                args=(self.maker, seed, stages, self.requests, self.results),
                 daemon=True,
             )
             process.start()

@@ -79,10 +79,10 @@ PRESETS = {
     "h200-many": Preset(
         model=ModelConfig(),
         stages=(
-            Stage(2048, 32, 0.15, 0.6, 32, 16384, MANY_PLACES),
-            Stage(8192, 8, 0.45, 0.8, 64, 16384, MANY_PLACES),
-            Stage(32768, 2, 0.28, 0.9, 192, 16384, MANY_PLACES),
-            Stage(65536, 1, 0.12, 0.9, 256, 16384, MANY_PLACES),
+            Stage(2048, 32, 0.10, 0.6, 64, 16384, MANY_PLACES),
+            Stage(8192, 8, 0.40, 0.8, 128, 16384, MANY_PLACES),
+            Stage(32768, 2, 0.35, 0.9, 512, 16384, MANY_PLACES),
+            Stage(65536, 1, 0.15, 0.9, 512, 16384, MANY_PLACES),
         ),
         rates={"muon": 0.01, "adam": 1.5e-3, "index": 1.5e-3},
         warmup_steps=50,

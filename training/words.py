@@ -1,7 +1,7 @@
 """Keys and values of training facts, drawn from the word lists of tasks.json and from made-up words.
 
-`Words(tasks)` is what training uses; an evaluation passes other lists (see held_out_words) and so draws keys and values
-that training cannot produce.
+`Words(tasks, lexicon)` is what training uses: half of the words are the lists', half the lexicon's (lexicon.py). An
+evaluation passes other lists (see held_out_words) and so draws keys and values that training cannot produce.
 """
 
 import json
@@ -25,6 +25,8 @@ MONTHS = (
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
+OPEN_LISTS = ("adjectives", "nouns", "attributes", "places", "names")
+LEXICON_SHARE = 0.5
 HELD_OUT = Path(__file__).resolve().parent / "held_out_words.json"
 
 
@@ -36,8 +38,9 @@ def held_out_words(tasks):
 
 
 class Words:
-    def __init__(self, tasks):
+    def __init__(self, tasks, lexicon=()):
         self.lists = tasks["train_words"]
+        self.lexicon = lexicon
         self.syllables = tasks["syllables"]
         self.key_kinds = [
             (24, self.key_described),
@@ -85,6 +88,9 @@ class Words:
         return pairs[-1][1]
 
     def pick(self, rng, name):
+        if self.lexicon and name in OPEN_LISTS and rng.random() < LEXICON_SHARE:
+            word = rng.choice(self.lexicon)
+            return word.capitalize() if name in ("places", "names") else word
         return rng.choice(self.lists[name])
 
     def made_up(self, rng, most=4):

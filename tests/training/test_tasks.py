@@ -11,14 +11,16 @@ import pytest
 import training.tasks
 from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
+from training.lexicon import corpus_words, reserved_words
+from training.loader import training_maker
 from training.tasks import ANSWER, FLAVOURS, ItemMaker, SequenceMaker, load_tasks
 from training.tokenizer import ASSISTANT, BEGIN, END, USER, load_tokenizer
-from training.words import HELD_OUT, held_out_words
+from training.words import HELD_OUT, Words, held_out_words
 
 
 @pytest.fixture(scope="module")
 def maker(small_corpus):
-    return SequenceMaker(Corpus(small_corpus).train, load_tokenizer())
+    return training_maker(Corpus(small_corpus))
 
 
 def split(ids, tokenizer):
@@ -88,6 +90,29 @@ def test_evaluation_words_are_not_training_words():
     trained = {w.lower() for name, entries in words.items() for w in entries}
     for name, entries in json.loads(HELD_OUT.read_text()).items():
         assert not trained & {w.lower() for w in entries}, name
+
+
+def test_words_of_the_corpus_leave_evaluation_words_alone():
+    tokenizer = load_tokenizer()
+    text = "rosemary copper napkin whoever _hidden twiceCased\n" * 4 + "seldom seldom\n"
+    tokens = np.asarray(tokenizer.encode(text).ids)
+    assert {"rosemary", "napkin", "whoever"} <= reserved_words()
+    assert corpus_words(tokens, tokenizer) == ["copper"]
+
+
+def test_half_of_the_words_come_from_the_lexicon():
+    words, rng = Words(load_tasks(), ["zymurgy"]), random.Random(0)
+    picks = [words.pick(rng, "nouns") for _ in range(400)]
+    assert 140 < picks.count("zymurgy") < 260
+    assert "Zymurgy" in {words.pick(rng, "names") for _ in range(40)}
+    assert "zymurgy" not in {words.pick(rng, "units") for _ in range(40)}
+
+
+def test_several_values_of_one_answer_hold_no_comma():
+    maker, rng = ItemMaker(load_tasks()), random.Random(0)
+    for _ in range(500):
+        item = maker.multivalue(rng, set())
+        assert item.answers[0].count(",") == len(item.facts) - 1
 
 
 def test_forms_say_what_kind_they_are():
