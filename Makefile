@@ -2,7 +2,7 @@
 #
 #   make demo     build the tool and let the shipped model find facts in a long document
 #   make test     check the tree, build everything, run every test
-#   make bench    build and run the benchmarks
+#   make bench    measure attention on this machine: msa bench
 #   make install  install libraries, headers, tool and model below PREFIX (/usr/local)
 #   make format   format all C++ and Python
 #   make picture  run the demo and draw it into docs/demo.png, the README's picture
@@ -49,8 +49,8 @@ test: tree-check format-check setup-build $(BUILD)/build.ninja
 	$(PYTHON) -m pytest
 
 bench: setup-build $(BUILD)/build.ninja
-	cmake --build $(BUILD) --target benchmarks --parallel $(JOBS)
-	$(BUILD)/bin/msa-bench $(ARGS)
+	@cmake --build $(BUILD) --target msa-tool --parallel $(JOBS)
+	$(BUILD)/bin/msa bench $(ARGS)
 
 install: setup-build $(BUILD)/build.ninja
 	cmake --build $(BUILD) --parallel $(JOBS)

@@ -1,30 +1,53 @@
-// What this machine can do at most, measured in the same run as the ops: the rate of a good float32
-// GEMM, the bandwidth of reading memory, and whether the machine was idle enough to believe either.
+// What this machine can do at most, measured in the same run as the ops: the rate of a good matrix
+// product in each storage type, the bandwidth of reading memory, and whether the machine was idle
+// enough to believe either.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <optional>
 #include <vector>
+
+#include "msa/tensor.h"
 
 namespace msa::bench {
 
-/// What times are: of the wall clock; or processor time of this process divided by its threads,
-/// which a busy machine disturbs less but which leaves out waiting for a processor.
-enum class Clock { kWall, kProcessor };
-void use_clock(Clock clock, int num_threads);
+/// Rows, columns and depth of the product that sets the roof.
+inline constexpr int64_t kGemmSize = 2048;
 
-/// Median microseconds of `repeats` calls, after one call that is not counted.
-double median_us(int repeats, const std::function<void()>& call);
-double median(std::vector<double> values);
+/// oneDNN's matmul of kGemmSize^3 with inputs of `type` and a float32 result, weights packed once,
+/// in GFLOP/s: the median of `repeats`. Nothing where oneDNN has no fast kernel of this type for
+/// this processor (bfloat16 without AVX512-BF16 or AMX; float16 without AVX512-FP16).
+std::optional<double> gemm_gflops(DType type, int num_threads, int repeats);
 
-/// oneDNN float32 matmul of 2048^3, weights packed once, on `num_threads` threads: GFLOP/s.
-double gemm_gflops(int num_threads, int repeats);
+/// Bytes of the largest cache that the system tells of; 0 when it tells none.
+size_t last_cache_bytes();
 
-/// Reading 512 MiB on `num_threads` threads: GB/s (10^9).
-double read_gbytes_per_second(int num_threads, int repeats);
+/// Memory larger than the last cache. Reading it measures the bandwidth, and empties the caches of
+/// everything else.
+class ReadBuffer {
+ public:
+  /// At least 512 MiB, and twice the last cache up to 1 GiB.
+  explicit ReadBuffer(int num_threads);
+
+  size_t bytes() const { return data_.size() * sizeof(data_[0]); }
+  /// Reads all of it on all threads, each its own part.
+  void read() const;
+  /// GB/s (10^9), the better median of one and of eight streams a thread: what a pass with as many
+  /// pages open as the prefetchers follow can reach.
+  double gbytes_per_second(int repeats) const;
+
+ private:
+  int64_t sum_streams() const;
+
+  int num_threads_;
+  std::vector<int64_t> data_;
+};
 
 /// How much faster `num_threads` threads finish the same arithmetic than one does, divided by
 /// num_threads, by the wall clock: 1 on an idle machine.
 double idle_scaling(int num_threads);
+/// Below this the machine is not idle.
+inline constexpr double kIdleScaling = 0.9;
 
 }  // namespace msa::bench

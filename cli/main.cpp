@@ -40,6 +40,7 @@ int parse_and_run(int argc, char** argv) {
   add_eval(app, chosen);
   add_info(app, chosen);
   add_verify(app, chosen);
+  add_bench(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -51,7 +52,8 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return fail(std::string(error.what()) + " (see msa --help, msa VERB --help)");
   }
-  if (!chosen) return fail("got no verb, allowed demo, run, eval, info, verify (see msa --help)");
+  if (!chosen)
+    return fail("got no verb, allowed demo, run, eval, info, verify, bench (see msa --help)");
   return chosen();
 }
 
@@ -72,7 +74,7 @@ int main(int argc, char** argv) {
   } catch (const msa::Error& error) {
     return fail(error.what());
   } catch (const std::bad_alloc&) {
-    return fail("not enough memory for this; a smaller --length needs less");
+    return fail("not enough memory for this; a smaller --length (bench: --context) needs less");
   } catch (const std::exception& error) {
     return fail(error.what());
   }

@@ -60,4 +60,9 @@ fs::path default_pack_folder() {
          marker.parent_path();
 }
 
+fs::path default_suites_folder() {
+  const fs::path marker = "bench/suites/prefill.csv";
+  return first_with(candidates(), marker, "suites", "a file with --suite") / marker.parent_path();
+}
+
 }  // namespace msa::cli

@@ -15,6 +15,8 @@ std::filesystem::path project_root();
 std::filesystem::path default_model_folder();
 /// conformance/pack below one of these. Throws UsageError naming where it looked.
 std::filesystem::path default_pack_folder();
+/// bench/suites below one of these. Throws UsageError naming where it looked.
+std::filesystem::path default_suites_folder();
 
 /// The first of `candidates` that has `marker` in it, for tests.
 std::filesystem::path first_with(const std::vector<std::filesystem::path>& candidates,

@@ -1,19 +1,16 @@
 // msa info: the machine, the backends and the model.
 #include <fmt/format.h>
-#include <sys/utsname.h>
-#include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/model/runner_model.h"
 #include "cli/parts/arguments.h"
+#include "cli/parts/machine.h"
 #include "cli/parts/numbers.h"
 #include "cli/parts/output.h"
-#include "cli/parts/text.h"
 #include "cli/parts/usage_error.h"
 #include "cli/verbs/verbs.h"
 
@@ -21,21 +18,6 @@ namespace msa::cli {
 namespace {
 
 using Json = nlohmann::json;
-
-std::string cpu_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) != 0) continue;
-    const size_t colon = line.find(':');
-    if (colon != std::string::npos) return std::string(trim(line.substr(colon + 1)));
-  }
-  utsname names{};
-  return uname(&names) == 0 ? names.machine : "unknown";
-}
-
-double memory_bytes(int pages_name) {
-  return static_cast<double>(sysconf(pages_name)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-}
 
 Json backend_json(Backend backend) {
   Json json = {{"name", backend_name(backend)}};
@@ -60,8 +42,8 @@ Json machine_json() {
   return {{"version", version()},
           {"cpu", cpu_name()},
           {"threads", chosen.num_threads()},
-          {"memory_bytes", memory_bytes(_SC_PHYS_PAGES)},
-          {"memory_available_bytes", memory_bytes(_SC_AVPHYS_PAGES)},
+          {"memory_bytes", memory_bytes()},
+          {"memory_available_bytes", available_memory_bytes()},
           {"backends", backends},
           {"backend", backend_name(chosen.backend())},
           {"backend_description", chosen.description()}};

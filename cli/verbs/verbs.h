@@ -20,5 +20,6 @@ void add_run(CLI::App& app, Action& chosen);
 void add_eval(CLI::App& app, Action& chosen);
 void add_info(CLI::App& app, Action& chosen);
 void add_verify(CLI::App& app, Action& chosen);
+void add_bench(CLI::App& app, Action& chosen);
 
 }  // namespace msa::cli

@@ -1,0 +1,100 @@
+#include "bench/accounting.h"
+
+#include <algorithm>
+
+namespace msa::bench {
+namespace {
+
+double bytes_of(DType type) { return static_cast<double>(dtype_bytes(type)); }
+
+double real(int64_t count) { return static_cast<double>(count); }
+
+double count_keys(const std::vector<Request>& requests) {
+  double keys = 0;
+  for (const Request& request : requests) keys += real(request.k_len);
+  return keys;
+}
+
+/// q, out and lse.
+double row_bytes(const LayerShape& shape, const std::vector<Request>& requests) {
+  const double heads = real(count_queries(requests) * shape.q_heads);
+  return heads * (2 * real(shape.head_dim) * bytes_of(shape.q_type) + sizeof(float));
+}
+
+double id_bytes(const LayerShape& shape, const std::vector<Request>& requests) {
+  return real(count_queries(requests) * shape.kv_heads * shape.top_k) * sizeof(int32_t);
+}
+
+}  // namespace
+
+Work& Work::operator+=(const Work& other) {
+  flop += other.flop;
+  bytes += other.bytes;
+  return *this;
+}
+
+double visible_pairs(const std::vector<Request>& requests) {
+  double pairs = 0;
+  for (const Request& request : requests) {
+    const double q = real(request.q_len);
+    pairs += q * real(request.k_len - request.q_len) + q * (q + 1) / 2;
+  }
+  return pairs;
+}
+
+Work index_work(const LayerShape& shape, const std::vector<Request>& requests) {
+  const double heads_dim = real(shape.kv_heads * shape.head_dim);
+  const double queries = real(count_queries(requests));
+  return {2 * heads_dim * visible_pairs(requests),
+          queries * heads_dim * bytes_of(shape.q_type) +
+              count_keys(requests) * real(shape.head_dim) * bytes_of(shape.kv_type) +
+              id_bytes(shape, requests)};
+}
+
+Work dense_work(const LayerShape& shape, const std::vector<Request>& requests) {
+  const double token_bytes = 2 * real(shape.kv_heads * shape.head_dim) * bytes_of(shape.kv_type);
+  return {4 * real(shape.q_heads * shape.head_dim) * visible_pairs(requests),
+          row_bytes(shape, requests) + count_keys(requests) * token_bytes};
+}
+
+Work append_work(const LayerShape& shape, const std::vector<Request>& requests) {
+  const double values = real((2 * shape.kv_heads + 1) * shape.head_dim);
+  return {0, real(count_queries(requests)) * values *
+                 (bytes_of(shape.q_type) + bytes_of(shape.kv_type))};
+}
+
+Work attend_work(const LayerShape& shape, const std::vector<Request>& requests,
+                 const std::vector<int32_t>& block_ids) {
+  const int64_t num_queries = count_queries(requests);
+  const int64_t block_size = shape.block_size;
+  double attended = 0;  // tokens over queries and groups
+  double read = 0;      // tokens of distinct blocks over requests and groups
+  for (int64_t group = 0; group < shape.kv_heads; ++group) {
+    int64_t row = group * num_queries;
+    for (const Request& request : requests) {
+      std::vector<char> seen(static_cast<size_t>(request.k_len / block_size + 1), 0);
+      for (int64_t t = 0; t < request.q_len; ++t, ++row) {
+        const int64_t visible = request.k_len - request.q_len + t + 1;
+        for (int64_t n = 0; n < shape.top_k; ++n) {
+          const int64_t id = block_ids[static_cast<size_t>(row * shape.top_k + n)];
+          if (id < 0) break;
+          attended += real(std::min(block_size, visible - id * block_size));
+          seen[static_cast<size_t>(id)] = 1;
+        }
+      }
+      for (size_t id = 0; id < seen.size(); ++id) {
+        const int64_t begin = static_cast<int64_t>(id) * block_size;
+        if (seen[id] != 0) read += real(std::min(block_size, request.k_len - begin));
+      }
+    }
+  }
+  const double token_bytes = 2 * real(shape.head_dim) * bytes_of(shape.kv_type);
+  return {4 * real(shape.group_size() * shape.head_dim) * attended,
+          row_bytes(shape, requests) + id_bytes(shape, requests) + read * token_bytes};
+}
+
+double floor_seconds(const Work& work, double gflops, double gbytes_per_second) {
+  return std::max(work.flop / gflops, work.bytes / gbytes_per_second) * 1e-9;
+}
+
+}  // namespace msa::bench

@@ -1,0 +1,247 @@
+#include "cli/bench/options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "cli/parts/arguments.h"
+#include "cli/parts/numbers.h"
+#include "cli/parts/output_file.h"
+#include "cli/parts/places.h"
+#include "cli/parts/usage_error.h"
+
+namespace msa::cli {
+namespace {
+
+using bench::LayerShape;
+using bench::Part;
+using bench::PickKind;
+
+constexpr int64_t kMostHeads = 1024;
+constexpr int64_t kMostDim = 1024;
+constexpr int64_t kMostBlock = 4096;
+constexpr int64_t kDefaultContext = int64_t{64} << 10;
+constexpr int64_t kReferenceContext = int64_t{2} << 10;  // plain loops in double
+
+/// The small model's layer, and MiniMax-M3's.
+const std::array<LayerShape, 2>& known_shapes() {
+  static const std::array<LayerShape, 2> shapes = {{
+      {.name = "mini", .q_heads = 16, .kv_heads = 4, .head_dim = 64, .block_size = 64, .top_k = 16},
+      {.name = "production",
+       .q_heads = 64,
+       .kv_heads = 4,
+       .head_dim = 128,
+       .block_size = 128,
+       .top_k = 16},
+  }};
+  return shapes;
+}
+
+DType type_of(const std::string& name) {
+  if (name == "bfloat16") return DType::kBFloat16;
+  return name == "float16" ? DType::kFloat16 : DType::kFloat32;
+}
+
+Backend backend_of(const std::string& name) {
+  if (name == "cuda") {
+    throw UsageError(
+        "--backend: got cuda, allowed reference, cpu; the GPU's benchmark is the program "
+        "cuda_bench of a build with -DMSA_CUDA=ON");
+  }
+  return name == "reference" ? Backend::kReference : Backend::kCpu;
+}
+
+LayerShape shape_of(const BenchOptions& options) {
+  const std::string fallback = options.suite.empty() ? "mini" : "production";
+  const std::string& name = options.shape.empty() ? fallback : options.shape;
+  LayerShape shape = name == known_shapes()[0].name ? known_shapes()[0] : known_shapes()[1];
+  bool changed = false;
+  const auto set = [&changed](int64_t& size, int64_t given) {
+    if (given == 0 || given == size) return;
+    size = given;
+    changed = true;
+  };
+  set(shape.q_heads, options.q_heads);
+  set(shape.kv_heads, options.kv_heads);
+  set(shape.head_dim, options.head_dim);
+  set(shape.block_size, options.block_size);
+  set(shape.top_k, options.top_k);
+  if (changed) shape.name = "custom";
+  if (shape.q_heads % shape.kv_heads != 0) {
+    throw UsageError(fmt::format("--q-heads: got {}, allowed multiples of the {} KV heads",
+                                 shape.q_heads, shape.kv_heads));
+  }
+  shape.kv_type = type_of(options.type);
+  shape.q_type = type_of(options.q_type);
+  return shape;
+}
+
+bench::Picks picks_of(const BenchOptions& options) {
+  bench::Picks picks;
+  if (options.picks == "random") picks.kind = PickKind::kRandom;
+  if (options.picks == "keep") picks.kind = PickKind::kKeep;
+  if (options.picks == "sink") picks.kind = PickKind::kSink;
+  picks.keep = options.keep;
+  picks.seed = options.seed.value_or(1);
+  return picks;
+}
+
+std::vector<BenchCase> context_cases(const BenchOptions& options, Backend backend) {
+  std::vector<int64_t> contexts = options.contexts;
+  if (contexts.empty()) {
+    contexts = {backend == Backend::kReference ? kReferenceContext : kDefaultContext};
+  }
+  std::vector<std::string> queries = options.queries;
+  if (queries.empty()) queries = {"all", "1"};
+  std::vector<BenchCase> cases;
+  for (const int64_t context : contexts) {
+    for (const std::string& text : queries) {
+      const int64_t count = text == "all" ? 0 : parse_count("--queries", text, 1, kMostTokens);
+      if (count > context) {
+        throw UsageError(
+            fmt::format("--queries: got {}, allowed at most the {} tokens of the "
+                        "context, or all",
+                        text, context));
+      }
+      cases.push_back(context_case(context, count, options.batch));
+    }
+  }
+  return cases;
+}
+
+/// --suite prefill and decode are the project's; anything else is a file.
+std::filesystem::path suite_file(const std::string& name) {
+  return name == "prefill" || name == "decode" ? default_suites_folder() / (name + ".csv")
+                                               : std::filesystem::path(name);
+}
+
+void take_suite(const BenchOptions& options, BenchSettings& settings) {
+  if (!options.contexts.empty() || !options.queries.empty() || options.batch != 1) {
+    throw UsageError(
+        "--suite: got it beside --context, --queries or --batch, allowed alone: a suite has its "
+        "own shapes");
+  }
+  Suite suite = read_suite(suite_file(options.suite));
+  settings.suite = options.suite;
+  settings.cases = std::move(suite.cases);
+  // A tile of 256 queries fills every thread with tiles as large as in a long call; 32 of decode
+  // are some seven requests, whose caches fit in memory at 256K.
+  settings.plan.chunk = suite.is_decode ? 32 : 256;
+  settings.plan.samples = suite.is_decode ? 2 : 4;
+}
+
+void choose_parts(const BenchOptions& options, BenchSettings& settings) {
+  const std::string& op = options.op;
+  if (op != "layer" && options.append) {
+    throw UsageError(fmt::format("--append: got it with {}, allowed with layer", op));
+  }
+  if (op == "append" || options.append) settings.chain.push_back(Part::kAppend);
+  if (op == "index" || op == "layer") settings.chain.push_back(Part::kIndex);
+  if (op == "attend" || op == "layer") settings.chain.push_back(Part::kAttend);
+  if (op == "dense") settings.chain.push_back(Part::kDense);
+  settings.dense = !options.no_dense && (op == "layer" || op == "attend");
+  settings.index_first = op == "attend" && settings.picks.kind == PickKind::kIndex;
+}
+
+}  // namespace
+
+void add_bench_options(CLI::App& verb, BenchOptions& options) {
+  verb.add_option_function<std::string>(
+          "OP",
+          [&options](const std::string& text) {
+            const std::array allowed = {"layer", "index", "attend", "dense", "append"};
+            if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
+              throw UsageError(
+                  fmt::format("got op '{}', allowed layer, index, attend, dense, append", text));
+            }
+            options.op = text;
+          },
+          "layer (index, then attend, and dense beside), index, attend, dense, append")
+      ->type_name("")
+      ->default_str(options.op);
+  add_counts(verb, "--context", options.contexts, 1, kMostTokens, "Tokens of a context")
+      ->default_str("64K; 2K with the reference");
+  verb.add_option("--queries", options.queries,
+                  "How many of a context's last tokens ask: all (prefill, in chunks) or a count")
+      ->type_name("all|N")
+      ->default_str("all 1");
+  add_count(verb, "--batch", options.batch, 1, 4096, "Requests in a call");
+  verb.add_option("--suite", options.suite,
+                  "prefill or decode: what a service sees (bench/suites); or a file like those")
+      ->type_name("NAME");
+  add_choice(verb, "--shape", options.shape, {"mini", "production"},
+             "The small model's layer or MiniMax-M3's")
+      ->default_str("mini; production with --suite");
+  add_count(verb, "--q-heads", options.q_heads, 1, kMostHeads, "Query heads")
+      ->default_str("the shape's");
+  add_count(verb, "--kv-heads", options.kv_heads, 1, kMostHeads, "Key-value heads")
+      ->default_str("the shape's");
+  add_count(verb, "--head-dim", options.head_dim, 1, kMostDim, "D, and the index dim")
+      ->default_str("the shape's");
+  add_count(verb, "--block-size", options.block_size, 1, kMostBlock, "Tokens in a block")
+      ->default_str("the shape's");
+  add_count(verb, "--top-k", options.top_k, 1, kMostBlock, "Blocks for each query and group")
+      ->default_str("the shape's");
+  const std::vector<std::string> types = {"float32", "bfloat16", "float16"};
+  add_choice(verb, "--type", options.type, types, "Storage of the caches");
+  add_choice(verb, "--q-type", options.q_type, types, "Storage of queries and results");
+  add_choice(verb, "--picks", options.picks, {"index", "random", "keep", "sink"},
+             "Blocks that attend reads: of the index branch on random data, at random, most kept "
+             "from query to query, or at random with the first block in each");
+  add_real(verb, "--keep", options.keep, 0, 1, "With --picks keep: how likely a pick is kept");
+  add_seed(verb, options.seed, "Of data, pages and picks")->default_str("1");
+  add_choice(verb, "--backend", options.backend, {"reference", "cpu", "cuda"}, "The backend");
+  add_count(verb, "--threads", options.threads, 1, 1024, "Threads")->default_str("all");
+  add_count(verb, "--chunk", options.chunk, 1, kMostTokens, "Queries of a call")
+      ->default_str("1024; in suites 256 or, for decode, 32");
+  add_count(verb, "--samples", options.samples, 1, 4096,
+            "Calls that stand for all when there are more")
+      ->default_str("8; in suites 4 or, for decode, 2");
+  verb.add_flag("--whole", options.whole,
+                "Run every call, and say what sampling would have missed");
+  verb.add_flag("--append", options.append, "layer: write the new tokens into the caches first");
+  verb.add_flag("--no-dense", options.no_dense, "Leave dense attention out");
+  add_count(verb, "--repeats", options.repeats, 1, 10000, "Most times that each is measured");
+  add_real(verb, "--seconds", options.seconds, 0, 86400,
+           "Each stops repeating after so long; once is the least");
+  verb.add_flag("--warm", options.warm, "Leave the processor's caches as the last call left them");
+  add_choice(verb, "--clock", options.clock, {"wall", "processor"},
+             "processor: time over threads, for a machine that is not idle");
+  verb.add_option("--json", options.json,
+                  "Write everything as JSON; - prints it in the table's place")
+      ->type_name("FILE");
+  verb.add_option("--csv", options.csv,
+                  "Write a line for each op; - prints it in the table's place")
+      ->type_name("FILE");
+}
+
+BenchSettings settle(const BenchOptions& options) {
+  for (const auto& [name, file] : {std::pair("--json", options.json), {"--csv", options.csv}}) {
+    if (!file.empty() && file != "-") check_writable(name, file);
+  }
+  if (options.json == "-" && options.csv == "-") {
+    throw UsageError("--json, --csv: got - for both, allowed for one of them");
+  }
+  BenchSettings settings;
+  settings.backend = backend_of(options.backend);
+  settings.threads = static_cast<int>(options.threads);
+  settings.shape = shape_of(options);
+  settings.picks = picks_of(options);
+  choose_parts(options, settings);
+  if (options.suite.empty()) {
+    settings.cases = context_cases(options, settings.backend);
+  } else {
+    take_suite(options, settings);
+  }
+  if (options.chunk != 0) settings.plan.chunk = options.chunk;
+  if (options.samples != 0) settings.plan.samples = options.samples;
+  settings.plan.whole = options.whole;
+  settings.repeats = static_cast<int>(options.repeats);
+  settings.seconds = options.seconds;
+  settings.warm = options.warm;
+  settings.clock = options.clock == "wall" ? bench::Clock::kWall : bench::Clock::kProcessor;
+  return settings;
+}
+
+}  // namespace msa::cli

@@ -1,0 +1,358 @@
+#include "cli/bench/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+#include <map>
+
+#include "bench/measure.h"
+#include "cli/parts/machine.h"
+#include "cli/parts/numbers.h"
+#include "cli/parts/output.h"
+#include "cli/parts/progress.h"
+#include "cli/parts/usage_error.h"
+
+namespace msa::cli {
+namespace {
+
+using Json = nlohmann::json;
+using bench::Part;
+using bench::Plan;
+using bench::Timing;
+using bench::Work;
+
+constexpr int kMostRoofRepeats = 5;
+constexpr size_t kMostRequestsListed = 256;
+constexpr double kGiga = 1e9;
+/// Beside tensors: workspace, oneDNN, the program itself.
+constexpr double kOtherBytes = 256e6;
+
+struct Roofs {
+  double float32_gflops = 0;
+  std::optional<double> storage_gflops;  ///< of the caches' type, where the library has products
+  double read_gbytes = 0;
+
+  /// What the floor is made of: the better of the two, since a kernel may widen what it reads.
+  double gflops() const { return std::max(float32_gflops, storage_gflops.value_or(0)); }
+};
+
+/// Tells a person how far the run is, in the float operations of a rough forecast.
+class Progress {
+ public:
+  explicit Progress(double total) : total_(total), line_("measuring", "GFLOP") {}
+
+  void add(double flop) { show(done_ + flop); }
+  /// A group that stopped early, or took more sweeps than thought.
+  void reach(double flop) { show(flop); }
+  double done() const { return done_; }
+
+ private:
+  void show(double done) {
+    done_ = std::min(done, total_);
+    line_.update(static_cast<int64_t>(done_ / kGiga), static_cast<int64_t>(total_ / kGiga));
+  }
+
+  double total_;
+  double done_ = 0;
+  ProgressLine line_;
+};
+
+/// What a call is thought to cost, in FLOP; attend by the rows that its lists could have.
+double forecast(const bench::LayerShape& shape, const bench::Piece& piece, Part part) {
+  double flop = 0;
+  for (const bench::Request& request : piece.requests) {
+    const double dense = dense_work(shape, {request}).flop;
+    const auto listed = static_cast<double>(shape.top_k * shape.block_size);
+    const double share = std::min(1.0, listed / static_cast<double>(request.k_len));
+    if (part == Part::kDense) flop += dense;
+    if (part == Part::kAttend) flop += dense * share;
+    if (part == Part::kIndex) flop += index_work(shape, {request}).flop;
+  }
+  return flop;
+}
+
+double forecast(const bench::LayerShape& shape, const Plan& plan, const std::vector<Part>& chain) {
+  double flop = 0;
+  for (const bench::Piece& piece : plan.pieces) {
+    for (const Part part : chain) flop += forecast(shape, piece, part);
+  }
+  return flop;
+}
+
+class Run {
+ public:
+  Run(const BenchSettings& settings, const std::string& command)
+      : settings_(settings),
+        context_({.backend = settings.backend, .num_threads = settings.threads}) {
+    for (const BenchCase& one : settings.cases) {
+      plans_.push_back(plan_calls(one.requests, settings.plan));
+      room_.grow(settings.shape, plans_.back().pieces);
+    }
+    check_support();
+    check_memory();
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    char date[32];
+    if (gmtime_r(&now, &parts) != nullptr && std::strftime(date, sizeof date, "%F", &parts) > 0) {
+      json_["date"] = date;
+    }
+    json_["format"] = "msa-bench-1";
+    json_["command"] = command;
+    json_["version"] = version();
+  }
+
+  Json measure_all() {
+    const bench::ReadBuffer buffer(context_.num_threads());
+    measure_machine(buffer);
+    add_setting();
+    const auto workbench = make_host_workbench(context_, settings_.shape, room_, settings_.picks,
+                                               settings_.clock, settings_.warm ? nullptr : &buffer);
+    double total = 0;
+    for (const Plan& plan : plans_) total += planned_flop(plan);
+    Progress progress(total);
+    for (size_t n = 0; n < plans_.size(); ++n) {
+      json_["cases"].push_back(measure_case(*workbench, n, progress));
+    }
+    json_["workspace_bytes"] = workbench->workspace_bytes();
+    json_["machine"]["idle_scaling_after"] = bench::idle_scaling(context_.num_threads());
+    if (!settings_.suite.empty()) add_weighted_means();
+    return json_;
+  }
+
+ private:
+  std::vector<std::vector<Part>> chains() const {
+    std::vector<std::vector<Part>> all = {settings_.chain};
+    if (settings_.dense) all.push_back({Part::kDense});
+    return all;
+  }
+
+  void check_support() const {
+    const std::map<Part, Op> ops = {{Part::kAppend, Op::kCacheAppend},
+                                    {Part::kIndex, Op::kIndexForward},
+                                    {Part::kAttend, Op::kAttentionForward},
+                                    {Part::kDense, Op::kDenseAttentionForward}};
+    const bench::LayerShape& shape = settings_.shape;
+    const Geometry geometry = {shape.q_heads, shape.kv_heads, shape.head_dim, shape.block_size,
+                               shape.top_k};
+    for (const auto& chain : chains()) {
+      for (const Part part : chain) {
+        const Support support = supports(context_, ops.at(part), geometry, shape.kv_type);
+        if (!support.supported) throw UsageError(support.reason);
+      }
+    }
+  }
+
+  void check_memory() const {
+    const double needed = workbench_bytes(settings_.shape, room_) + kOtherBytes;
+    const double free = available_memory_bytes();
+    if (needed <= free) return;
+    throw UsageError(
+        fmt::format("these shapes need {} of memory: got {} free, allowed what fits; shorter "
+                    "contexts, smaller --batch or (sampled) smaller --chunk take less",
+                    human_bytes(needed), human_bytes(free)));
+  }
+
+  void measure_machine(const bench::ReadBuffer& buffer) {
+    const int threads = context_.num_threads();
+    const DType type = settings_.shape.kv_type;
+    const int repeats = std::min(kMostRoofRepeats, settings_.repeats);
+    const double idle = bench::idle_scaling(threads);
+    roofs_.float32_gflops = bench::gemm_gflops(DType::kFloat32, threads, repeats).value();
+    roofs_.storage_gflops = type == DType::kFloat32 ? roofs_.float32_gflops
+                                                    : bench::gemm_gflops(type, threads, repeats);
+    roofs_.read_gbytes = buffer.gbytes_per_second(repeats);
+    json_["machine"] = {{"cpu", cpu_name()},
+                        {"threads", threads},
+                        {"last_cache_bytes", bench::last_cache_bytes()},
+                        {"idle_scaling", idle}};
+    json_["backend"] = {{"name", backend_name(context_.backend())},
+                        {"description", context_.description()}};
+    Json gemm = {{"float32", roofs_.float32_gflops}};
+    gemm[dtype_name(type)] = roofs_.storage_gflops ? Json(*roofs_.storage_gflops) : Json(nullptr);
+    json_["roofs"] = {{"gemm_gflops", gemm},
+                      {"gemm_size", bench::kGemmSize},
+                      {"floor_gflops", roofs_.gflops()},
+                      {"read_gbytes_per_second", roofs_.read_gbytes},
+                      {"read_buffer_bytes", buffer.bytes()}};
+  }
+
+  void add_setting() {
+    const bench::LayerShape& shape = settings_.shape;
+    json_["layer"] = {{"name", shape.name},
+                      {"q_heads", shape.q_heads},
+                      {"kv_heads", shape.kv_heads},
+                      {"head_dim", shape.head_dim},
+                      {"index_dim", shape.head_dim},
+                      {"block_size", shape.block_size},
+                      {"top_k", shape.top_k},
+                      {"q_type", dtype_name(shape.q_type)},
+                      {"kv_type", dtype_name(shape.kv_type)}};
+    json_["picks"] = {{"kind", pick_name()}, {"seed", settings_.picks.seed}};
+    if (settings_.picks.kind == bench::PickKind::kKeep)
+      json_["picks"]["keep"] = settings_.picks.keep;
+    json_["clock"] = settings_.clock == bench::Clock::kWall ? "wall" : "processor";
+    json_["caches"] = settings_.warm ? "warm" : "cold";
+    json_["cases"] = Json::array();
+  }
+
+  std::string pick_name() const {
+    switch (settings_.picks.kind) {
+      case bench::PickKind::kIndex:
+        return "index";
+      case bench::PickKind::kRandom:
+        return "random";
+      case bench::PickKind::kKeep:
+        return "keep";
+      case bench::PickKind::kSink:
+        return "sink";
+    }
+    return "unknown";
+  }
+
+  /// Sweeps that fit into the time, were all ops at the roof of float32.
+  double planned_sweeps(double flop) const {
+    const double seconds = flop / (roofs_.float32_gflops * kGiga) + 1e-3;
+    return std::clamp(settings_.seconds / seconds, 1.0, static_cast<double>(settings_.repeats));
+  }
+
+  double planned_flop(const Plan& plan) const {
+    double flop = 0;
+    for (const auto& chain : chains()) {
+      const double sweep = forecast(settings_.shape, plan, chain);
+      flop += sweep * planned_sweeps(sweep);
+    }
+    return flop;
+  }
+
+  Json measure_case(bench::Workbench& workbench, size_t number, Progress& progress) {
+    const BenchCase& one = settings_.cases[number];
+    const Plan& plan = plans_[number];
+    Json json = {{"name", one.name},
+                 {"phase", phase_name(one.phase)},
+                 {"context", one.context},
+                 {"queries", plan.num_queries},
+                 {"batch", one.requests.size()},
+                 {"weight", one.weight},
+                 {"method", plan.sampled ? "sampled" : "whole"},
+                 {"tile_queries", plan.tile_queries},
+                 {"measured_queries", plan.measured_queries},
+                 {"ops", Json::array()}};
+    add_requests(json, one, plan);
+    for (const auto& chain : chains()) {
+      const double sweep = forecast(settings_.shape, plan, chain);
+      const double end = progress.done() + sweep * planned_sweeps(sweep);
+      const bench::Measurement result =
+          measure(workbench, settings_.shape, plan, chain,
+                  {.repeats = settings_.repeats,
+                   .seconds = settings_.seconds,
+                   .index_first = settings_.index_first && chain == settings_.chain},
+                  [&](const bench::Piece& piece, Part part) {
+                    progress.add(forecast(settings_.shape, piece, part));
+                  });
+      progress.reach(end);
+      double floor = 0;  // the parts run one after another, each under its own roof
+      for (const auto& [part, timing] : result.parts) {
+        json["ops"].push_back(op_json(part_name(part), timing));
+        floor += json["ops"].back()["floor_seconds"].get<double>();
+      }
+      if (chain.size() > 1) {
+        Json sum = op_json("layer", result.sum);
+        sum["floor_seconds"] = floor;
+        json["ops"].push_back(sum);
+      }
+    }
+    add_ratio(json);
+    return json;
+  }
+
+  /// Peers repeat the same calls: bench/peers/sdpa.py.
+  static void add_requests(Json& json, const BenchCase& one, const Plan& plan) {
+    const auto list = [](const std::vector<bench::Request>& requests) {
+      Json pairs = Json::array();
+      for (const bench::Request& request : requests) {
+        pairs.push_back({request.q_len, request.k_len});
+      }
+      return pairs;
+    };
+    if (one.requests.size() <= kMostRequestsListed) json["requests"] = list(one.requests);
+    if (!plan.sampled) return;
+    json["tiles"] = Json::array();
+    for (const bench::Piece& piece : plan.pieces) {
+      json["tiles"].push_back({{"weight", piece.weight}, {"requests", list(piece.requests)}});
+    }
+  }
+
+  Json op_json(const std::string& name, const Timing& timing) const {
+    const bench::Summary summary = bench::summarise(timing.seconds);
+    const Work& work = timing.work;
+    const double gflops = work.flop / summary.median / kGiga;
+    const double gbytes = work.bytes / summary.median / kGiga;
+    Json json = {
+        {"op", name},
+        {"seconds", summary.median},
+        {"least", summary.least},
+        {"most", summary.most},
+        {"spread", summary.spread()},
+        {"repeats", summary.count},
+        {"all_seconds", timing.seconds},
+        {"flop", work.flop},
+        {"bytes", work.bytes},
+        {"gflops", gflops},
+        {"gbytes_per_second", gbytes},
+        {"gemm_percent", {{"float32", 100 * gflops / roofs_.float32_gflops}}},
+        {"read_percent", 100 * gbytes / roofs_.read_gbytes},
+        {"floor_seconds", bench::floor_seconds(work, roofs_.gflops(), roofs_.read_gbytes)}};
+    if (roofs_.storage_gflops) {
+      json["gemm_percent"][dtype_name(settings_.shape.kv_type)] =
+          100 * gflops / *roofs_.storage_gflops;
+    }
+    if (!timing.sample_seconds.empty()) {
+      const double sampled = bench::summarise(timing.sample_seconds).median;
+      json["sampled_seconds"] = sampled;
+      json["sampling_difference"] = sampled / summary.median - 1;
+    }
+    return json;
+  }
+
+  /// How many times faster than dense, and how many times the roofs would allow.
+  static void add_ratio(Json& json) {
+    const Json* dense = nullptr;
+    for (const Json& op : json["ops"]) {
+      if (op["op"] == "dense") dense = &op;
+    }
+    if (dense == nullptr || json["ops"].size() == 1) return;
+    const Json& sparse = json["ops"][json["ops"].size() - 2];  // the layer, or attend alone
+    json["times_faster"] = (*dense)["seconds"].get<double>() / sparse["seconds"].get<double>();
+    json["floor_times_faster"] =
+        (*dense)["floor_seconds"].get<double>() / sparse["floor_seconds"].get<double>();
+  }
+
+  /// sum(weight * time) / sum(weight) over the suite, for each op.
+  void add_weighted_means() {
+    std::map<std::string, double> means;
+    double weights = 0;
+    for (const Json& one : json_["cases"]) weights += one["weight"].get<double>();
+    for (const Json& one : json_["cases"]) {
+      for (const Json& op : one["ops"]) {
+        means[op["op"]] += one["weight"].get<double>() * op["seconds"].get<double>() / weights;
+      }
+    }
+    json_["suite"] = {{"name", settings_.suite}, {"weighted_mean_seconds", means}};
+  }
+
+  const BenchSettings& settings_;
+  Context context_;
+  std::vector<Plan> plans_;
+  bench::Room room_;
+  Roofs roofs_;
+  Json json_;
+};
+
+}  // namespace
+
+nlohmann::json run_bench(const BenchSettings& settings, const std::string& command) {
+  return Run(settings, command).measure_all();
+}
+
+}  // namespace msa::cli

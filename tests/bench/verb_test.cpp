@@ -1,0 +1,165 @@
+// `msa bench` from outside: the table, the files, and what it refuses.
+#include <filesystem>
+#include <fstream>
+
+#include "tests/cli/tool_fixture.h"
+
+namespace msa::cli::testing {
+namespace {
+
+using BenchVerb = ToolTest;
+
+/// Seconds at most: some kilobytes of context, once.
+const std::string kQuick = "bench --context 512 --queries all 1 --repeats 2 --seconds 0.01 ";
+
+const Json& op_of(const Json& one, const std::string& name) {
+  for (const Json& op : one.at("ops")) {
+    if (op.at("op") == name) return op;
+  }
+  throw std::runtime_error("no op " + name);
+}
+
+TEST_F(BenchVerb, FilesHoldWhatTheTableShows) {
+  const Outcome outcome = run(kQuick + "--json run.json --csv run.csv --append --chunk 64");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "");
+  for (const char* part : {"mini: 16 query heads", "roofs", "prefill 512", "decode 1 at 512",
+                           "append", "index", "attend", "layer", "dense", "x faster"}) {
+    EXPECT_NE(outcome.out.find(part), std::string::npos) << part << "\n" << outcome.out;
+  }
+  const Json json = Json::parse(read_whole(path("run.json")));
+  EXPECT_EQ(json.at("format"), "msa-bench-1");
+  EXPECT_EQ(json.at("command"),
+            "msa bench --context 512 --queries all 1 --chunk 64 --append --repeats 2 --seconds "
+            "0.01");
+  EXPECT_EQ(json.at("machine").at("threads"), 1);
+  EXPECT_GT(json.at("roofs").at("gemm_gflops").at("float32"), 0);
+  EXPECT_GT(json.at("roofs").at("read_gbytes_per_second"), 0);
+  EXPECT_GT(json.at("roofs").at("read_buffer_bytes"), json.at("machine").at("last_cache_bytes"));
+  ASSERT_EQ(json.at("cases").size(), 2u);
+  const Json& prefill = json.at("cases")[0];
+  EXPECT_EQ(prefill.at("method"), "whole");
+  EXPECT_EQ(prefill.at("queries"), 512);
+  // The library's own counts: 512 * 513 / 2 visible tokens.
+  EXPECT_EQ(op_of(prefill, "dense").at("flop"), 4.0 * 16 * 64 * 512 * 513 / 2);
+  EXPECT_EQ(op_of(prefill, "index").at("flop"), 2.0 * 4 * 64 * 512 * 513 / 2);
+  EXPECT_EQ(op_of(prefill, "append").at("flop"), 0);
+  // Up to K * B tokens sparse attention is dense attention.
+  EXPECT_EQ(op_of(prefill, "attend").at("flop"), op_of(prefill, "dense").at("flop"));
+  for (const Json& one : json.at("cases")) {
+    for (const Json& op : one.at("ops")) {
+      const double seconds = op.at("seconds");
+      EXPECT_GT(seconds, 0);
+      EXPECT_LE(op.at("least"), seconds);
+      EXPECT_GE(op.at("most"), seconds);
+      EXPECT_EQ(op.at("all_seconds").size(), op.at("repeats"));
+      EXPECT_NEAR(op.at("gflops").get<double>() * seconds * 1e9, op.at("flop").get<double>(),
+                  1e-6 * op.at("flop").get<double>());
+    }
+    EXPECT_NEAR(one.at("times_faster").get<double>(),
+                op_of(one, "dense").at("seconds").get<double>() /
+                    op_of(one, "layer").at("seconds").get<double>(),
+                1e-9);
+  }
+  const std::string csv = read_whole(path("run.csv"));
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 1 + 2 * 5);
+  EXPECT_NE(csv.find("\"prefill 512\",\"prefill\",\"whole\",512,512,1,1.0,\"index\","),
+            std::string::npos);
+}
+
+TEST_F(BenchVerb, SampledIsCalledSampled) {
+  const std::string sampled =
+      "bench index --context 2K --queries all --chunk 64 --samples 4 "
+      "--repeats 1 --seconds 0 --json - ";
+  Outcome outcome = run(sampled);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json json = Json::parse(outcome.out);
+  const Json& one = json.at("cases")[0];
+  EXPECT_EQ(one.at("method"), "sampled");
+  EXPECT_EQ(one.at("measured_queries"), 256);
+  EXPECT_EQ(one.at("queries"), 2048);
+  EXPECT_EQ(one.at("tiles").size(), 4u);
+  EXPECT_EQ(one.at("tiles")[0].at("weight"), 8);
+  EXPECT_EQ(op_of(one, "index").at("flop"), 2.0 * 4 * 64 * 2048 * 2049 / 2);
+  EXPECT_FALSE(one.contains("times_faster"));
+  outcome = run(sampled + "--whole");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json whole = Json::parse(outcome.out);
+  EXPECT_EQ(whole.at("cases")[0].at("method"), "whole");
+  EXPECT_TRUE(op_of(whole.at("cases")[0], "index").contains("sampling_difference"));
+  outcome = run("bench index --context 2K --queries all --chunk 64 --samples 4 --repeats 1");
+  EXPECT_NE(outcome.out.find("prefill 2K ~"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("~ sampled: 4 tiles of 64 queries"), std::string::npos);
+}
+
+TEST_F(BenchVerb, EveryTypeBackendAndKindOfPicks) {
+  const std::string small =
+      "--context 256 --queries 3 --repeats 1 --seconds 0 --q-heads 4 --kv-heads 2 --head-dim 16 "
+      "--block-size 8 --top-k 4 --csv - ";
+  for (const std::string backend : {"reference", "cpu"}) {
+    for (const std::string type : {"float32", "bfloat16", "float16"}) {
+      const Outcome outcome = run("bench --picks keep --backend " + backend + " --type " + type +
+                                  " --q-type " + type + " --warm " + small);
+      EXPECT_EQ(outcome.status, 0) << outcome.err;
+      EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1 + 4) << outcome.out;
+    }
+  }
+  for (const std::string picks : {"index", "random", "sink"}) {
+    const Outcome outcome = run("bench attend --no-dense --picks " + picks + " " + small);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_NE(outcome.out.find("\"attend\""), std::string::npos);
+  }
+}
+
+TEST_F(BenchVerb, SuitesHaveAWeightedMean) {
+  folder_->write("suite.csv", "batch,nominal_kv_len,weight\n2,100,30\n4,200,10\n");
+  const Outcome outcome = run("bench --suite suite.csv --shape mini --repeats 1 --json -");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json json = Json::parse(outcome.out);
+  double mean = 0;
+  for (const Json& one : json.at("cases")) {
+    mean += one.at("weight").get<double>() / 40 * op_of(one, "layer").at("seconds").get<double>();
+  }
+  EXPECT_NEAR(json.at("suite").at("weighted_mean_seconds").at("layer").get<double>(), mean, 1e-12);
+}
+
+TEST_F(BenchVerb, BadInputIsOneLine) {
+  expect_refused("bench fly", "got op 'fly', allowed layer, index, attend, dense, append");
+  expect_refused("bench --context 0", "--context: got '0'");
+  expect_refused("bench --context 8M", "--context: got '8M'");
+  expect_refused("bench --context 1K --queries 2K", "--queries: got 2K, allowed at most the 1024");
+  expect_refused("bench --queries many", "--queries: got 'many'");
+  expect_refused("bench --q-heads 6", "--q-heads: got 6, allowed multiples of the 4 KV heads");
+  expect_refused("bench --shape huge", "got 'huge', allowed mini, production");
+  expect_refused("bench --type int8", "got 'int8'");
+  expect_refused("bench --picks best", "got 'best'");
+  expect_refused("bench --keep 2", "--keep: got '2'");
+  expect_refused("bench --backend cuda", "--backend: got cuda, allowed reference, cpu");
+  expect_refused("bench --head-dim 12", "head dim 12, allowed multiples of 8");
+  expect_refused("bench index --append", "--append: got it with index, allowed with layer");
+  expect_refused("bench --suite prefill --context 1K", "allowed alone");
+  expect_refused("bench --suite /nonexistent", "/nonexistent: cannot read");
+  expect_refused("bench --threads 0", "--threads: got '0'");
+  expect_refused("bench --json - --csv -", "got - for both");
+  expect_refused("bench --context 4M --batch 4096 --queries 1", "these shapes need");
+}
+
+TEST_F(BenchVerb, AFileIsWrittenWholeOrNotAtAll) {
+  namespace fs = std::filesystem;
+  expect_refused("bench --json /nonexistent/run.json", "there is no folder /nonexistent");
+  expect_refused("bench --json /dev/null", "no regular file");
+  expect_refused("bench --csv '" + folder_->path().string() + "'", "no regular file");
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  // A limit on file sizes stands for a full disk: the old file stays, nothing is left beside it.
+  fs::create_directory(path("old"));
+  folder_->write("old/run.json", "old");
+  const Outcome outcome = run(kQuick + "--json old/run.json", "", "trap '' XFSZ; ulimit -f 1; ");
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("--json: cannot write old/run.json"), std::string::npos)
+      << outcome.err;
+  EXPECT_EQ(read_whole(path("old/run.json")), "old");
+  EXPECT_EQ(std::distance(fs::directory_iterator(path("old")), fs::directory_iterator()), 1);
+}
+
+}  // namespace
+}  // namespace msa::cli::testing
