@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -97,11 +98,14 @@ def short_count(count: float) -> str:
     return f"{count:g}"
 
 
-def short_seconds(seconds: float) -> str:
+def short_seconds(seconds: float, most: float = 180.0) -> str:
+    """Three digits and a unit; minutes from `most` seconds on."""
+    if seconds >= most:
+        return f"{seconds / 60:.3g} min"
     for unit, scale in (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)):
         if seconds < 999.5 * scale:
             return f"{float(f'{seconds / scale:.3g}'):g} {unit}"
-    return f"{seconds / 60:.0f} min"
+    return f"{seconds:g} s"
 
 
 def draw_line(axes, line, label, color, style, width):
@@ -134,7 +138,7 @@ def draw_panel(axes, cases: list[dict], title: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.yaxis.set_major_locator(LogLocator(base=10, numticks=20))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_seconds(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_seconds(value, math.inf)))
     axes.set_xlim(contexts[0] / 1.25, contexts[-1] * 3.2)
     axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_title(title, color=INK, fontsize=12, loc="left")

@@ -36,6 +36,11 @@ std::string rate(double value) {
   return fmt::format("{:.{}f}", value, value < 0.995 ? 2 : value < 99.5 ? 1 : 0);
 }
 
+std::string against_dense(double times_faster) {
+  return times_faster >= 1 ? fmt::format("{:.2f}x faster", times_faster)
+                           : fmt::format("{:.2f}x slower", 1 / times_faster);
+}
+
 std::string row(const std::string& name, const std::string& value) {
   return fmt::format("{:<9}{}\n", name, value);
 }
@@ -133,8 +138,7 @@ std::string cases_text(const Json& run) {
       cells.push_back(rate(op.at("gbytes_per_second")));
       cells.push_back(rate(op.at("read_percent")));
       const bool compared = one.contains("times_faster") && n + 2 == ops.size();
-      cells.push_back(compared ? fmt::format("{:.2f}x faster", one.at("times_faster").get<double>())
-                               : "");
+      cells.push_back(compared ? against_dense(one.at("times_faster")) : "");
       table.add(cells);
     }
   }

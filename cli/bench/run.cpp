@@ -28,10 +28,32 @@ constexpr double kGiga = 1e9;
 /// Beside tensors: workspace, oneDNN, the program itself.
 constexpr double kOtherBytes = 256e6;
 
+/// The better of what was measured before and after: a roof that a busy moment lowered is none.
 struct Roofs {
   double float32_gflops = 0;
   std::optional<double> storage_gflops;  ///< of the caches' type, where the library has products
   double read_gbytes = 0;
+
+  static Roofs measure(DType type, const bench::ReadBuffer& buffer, int threads, int repeats) {
+    Roofs roofs;
+    roofs.float32_gflops = bench::gemm_gflops(DType::kFloat32, threads, repeats).value();
+    roofs.storage_gflops =
+        type == DType::kFloat32 ? roofs.float32_gflops : bench::gemm_gflops(type, threads, repeats);
+    roofs.read_gbytes = buffer.gbytes_per_second(repeats);
+    return roofs;
+  }
+
+  void raise_to(const Roofs& other) {
+    float32_gflops = std::max(float32_gflops, other.float32_gflops);
+    storage_gflops = std::max(storage_gflops, other.storage_gflops);
+    read_gbytes = std::max(read_gbytes, other.read_gbytes);
+  }
+
+  Json json(DType type) const {
+    Json gemm = {{"float32", float32_gflops}};
+    gemm[dtype_name(type)] = storage_gflops ? Json(*storage_gflops) : Json(nullptr);
+    return {{"gemm_gflops", gemm}, {"read_gbytes_per_second", read_gbytes}};
+  }
 
   /// What the floor is made of: the better of the two, since a kernel may widen what it reads.
   double gflops() const { return std::max(float32_gflops, storage_gflops.value_or(0)); }
@@ -104,7 +126,8 @@ class Run {
 
   Json measure_all() {
     const bench::ReadBuffer buffer(context_.num_threads());
-    measure_machine(buffer);
+    const double idle_before = bench::idle_scaling(context_.num_threads());
+    roofs_ = measure_roofs(buffer);
     add_setting();
     const auto workbench = make_host_workbench(context_, settings_.shape, room_, settings_.picks,
                                                settings_.clock, settings_.warm ? nullptr : &buffer);
@@ -115,7 +138,8 @@ class Run {
       json_["cases"].push_back(measure_case(*workbench, n, progress));
     }
     json_["workspace_bytes"] = workbench->workspace_bytes();
-    json_["machine"]["idle_scaling_after"] = bench::idle_scaling(context_.num_threads());
+    add_roofs(measure_roofs(buffer), buffer.bytes());
+    add_machine(idle_before);
     if (!settings_.suite.empty()) add_weighted_means();
     return json_;
   }
@@ -153,28 +177,54 @@ class Run {
                     human_bytes(needed), human_bytes(free)));
   }
 
-  void measure_machine(const bench::ReadBuffer& buffer) {
+  Roofs measure_roofs(const bench::ReadBuffer& buffer) const {
+    return Roofs::measure(settings_.shape.kv_type, buffer, context_.num_threads(),
+                          std::min(kMostRoofRepeats, settings_.repeats));
+  }
+
+  void add_machine(double idle_before) {
     const int threads = context_.num_threads();
-    const DType type = settings_.shape.kv_type;
-    const int repeats = std::min(kMostRoofRepeats, settings_.repeats);
-    const double idle = bench::idle_scaling(threads);
-    roofs_.float32_gflops = bench::gemm_gflops(DType::kFloat32, threads, repeats).value();
-    roofs_.storage_gflops = type == DType::kFloat32 ? roofs_.float32_gflops
-                                                    : bench::gemm_gflops(type, threads, repeats);
-    roofs_.read_gbytes = buffer.gbytes_per_second(repeats);
     json_["machine"] = {{"cpu", cpu_name()},
                         {"threads", threads},
                         {"last_cache_bytes", bench::last_cache_bytes()},
-                        {"idle_scaling", idle}};
+                        {"idle_scaling", idle_before},
+                        {"idle_scaling_after", bench::idle_scaling(threads)}};
     json_["backend"] = {{"name", backend_name(context_.backend())},
                         {"description", context_.description()}};
-    Json gemm = {{"float32", roofs_.float32_gflops}};
-    gemm[dtype_name(type)] = roofs_.storage_gflops ? Json(*roofs_.storage_gflops) : Json(nullptr);
-    json_["roofs"] = {{"gemm_gflops", gemm},
-                      {"gemm_size", bench::kGemmSize},
-                      {"floor_gflops", roofs_.gflops()},
-                      {"read_gbytes_per_second", roofs_.read_gbytes},
-                      {"read_buffer_bytes", buffer.bytes()}};
+  }
+
+  /// What the machine can do, and how far from it each op is.
+  void add_roofs(const Roofs& after, size_t buffer_bytes) {
+    const DType type = settings_.shape.kv_type;
+    const Json both = {{"before", roofs_.json(type)}, {"after", after.json(type)}};
+    roofs_.raise_to(after);
+    Json roofs = roofs_.json(type);
+    roofs["measured"] = both;
+    roofs["gemm_size"] = bench::kGemmSize;
+    roofs["read_buffer_bytes"] = buffer_bytes;
+    roofs["floor_gflops"] = roofs_.gflops();
+    json_["roofs"] = roofs;
+    for (Json& one : json_["cases"]) {
+      double layer_floor = 0;  // its parts run one after another, each under its own roof
+      for (Json& op : one["ops"]) {
+        add_percents(op);
+        if (op["op"] == "layer") op["floor_seconds"] = layer_floor;
+        layer_floor += op["floor_seconds"].get<double>();
+      }
+      add_ratio(one);
+    }
+  }
+
+  void add_percents(Json& op) const {
+    const double gflops = op["gflops"];
+    op["gemm_percent"] = {{"float32", 100 * gflops / roofs_.float32_gflops}};
+    if (roofs_.storage_gflops) {
+      op["gemm_percent"][dtype_name(settings_.shape.kv_type)] =
+          100 * gflops / *roofs_.storage_gflops;
+    }
+    op["read_percent"] = 100 * op["gbytes_per_second"].get<double>() / roofs_.read_gbytes;
+    const Work work = {op["flop"], op["bytes"]};
+    op["floor_seconds"] = bench::floor_seconds(work, roofs_.gflops(), roofs_.read_gbytes);
   }
 
   void add_setting() {
@@ -251,18 +301,11 @@ class Run {
                     progress.add(forecast(settings_.shape, piece, part));
                   });
       progress.reach(end);
-      double floor = 0;  // the parts run one after another, each under its own roof
       for (const auto& [part, timing] : result.parts) {
         json["ops"].push_back(op_json(part_name(part), timing));
-        floor += json["ops"].back()["floor_seconds"].get<double>();
       }
-      if (chain.size() > 1) {
-        Json sum = op_json("layer", result.sum);
-        sum["floor_seconds"] = floor;
-        json["ops"].push_back(sum);
-      }
+      if (chain.size() > 1) json["ops"].push_back(op_json("layer", result.sum));
     }
-    add_ratio(json);
     return json;
   }
 
@@ -283,30 +326,22 @@ class Run {
     }
   }
 
-  Json op_json(const std::string& name, const Timing& timing) const {
+  static Json op_json(const std::string& name, const Timing& timing) {
     const bench::Summary summary = bench::summarise(timing.seconds);
     const Work& work = timing.work;
     const double gflops = work.flop / summary.median / kGiga;
     const double gbytes = work.bytes / summary.median / kGiga;
-    Json json = {
-        {"op", name},
-        {"seconds", summary.median},
-        {"least", summary.least},
-        {"most", summary.most},
-        {"spread", summary.spread()},
-        {"repeats", summary.count},
-        {"all_seconds", timing.seconds},
-        {"flop", work.flop},
-        {"bytes", work.bytes},
-        {"gflops", gflops},
-        {"gbytes_per_second", gbytes},
-        {"gemm_percent", {{"float32", 100 * gflops / roofs_.float32_gflops}}},
-        {"read_percent", 100 * gbytes / roofs_.read_gbytes},
-        {"floor_seconds", bench::floor_seconds(work, roofs_.gflops(), roofs_.read_gbytes)}};
-    if (roofs_.storage_gflops) {
-      json["gemm_percent"][dtype_name(settings_.shape.kv_type)] =
-          100 * gflops / *roofs_.storage_gflops;
-    }
+    Json json = {{"op", name},
+                 {"seconds", summary.median},
+                 {"least", summary.least},
+                 {"most", summary.most},
+                 {"spread", summary.spread()},
+                 {"repeats", summary.count},
+                 {"all_seconds", timing.seconds},
+                 {"flop", work.flop},
+                 {"bytes", work.bytes},
+                 {"gflops", gflops},
+                 {"gbytes_per_second", gbytes}};
     if (!timing.sample_seconds.empty()) {
       const double sampled = bench::summarise(timing.sample_seconds).median;
       json["sampled_seconds"] = sampled;
