@@ -86,7 +86,9 @@ class Pack {
 class AlignedBytes {
  public:
   explicit AlignedBytes(size_t bytes);
+  AlignedBytes(AlignedBytes&&) = default;  // the bytes stay where they are
   std::byte* data() const { return data_; }
+  size_t bytes() const { return bytes_.size() - static_cast<size_t>(data_ - bytes_.data()); }
 
  private:
   std::vector<std::byte> bytes_;

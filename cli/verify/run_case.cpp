@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 
+#include "cli/verify/mirror.h"
 #include "runner/files/json.h"
 
 namespace msa::cli {
@@ -24,17 +25,21 @@ bool contains(const Names& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-/// Guarded memory: guard, body, guard.
+/// Guarded memory: guard, body, guard. The op gets `address`, the case reads and writes `body`.
 class Guarded {
  public:
-  Guarded(std::string name, size_t bytes)
-      : name_(std::move(name)), bytes_(bytes), memory_(bytes + 2 * kGuardBytes) {
-    std::memset(memory_.data(), kGuard, bytes + 2 * kGuardBytes);
-    std::memset(body(), kPattern, bytes);
-  }
+  Guarded(const Context& context, std::string name, size_t bytes)
+      : name_(std::move(name)),
+        bytes_(bytes),
+        memory_(filled(bytes)),
+        mirror_(context, memory_.data(), bytes + 2 * kGuardBytes) {}
   std::byte* body() const { return memory_.data() + kGuardBytes; }
+  std::byte* address() const { return mirror_.data() + kGuardBytes; }
   size_t bytes() const { return bytes_; }
+  void upload() const { mirror_.upload(); }
+  /// After the op: brings the body back.
   void check() const {
+    mirror_.download();
     const auto untouched = [](const std::byte* bytes) {
       return std::all_of(bytes, bytes + kGuardBytes,
                          [](std::byte value) { return value == std::byte{kGuard}; });
@@ -44,9 +49,17 @@ class Guarded {
   }
 
  private:
+  static AlignedBytes filled(size_t bytes) {
+    AlignedBytes memory(bytes + 2 * kGuardBytes);
+    std::memset(memory.data(), kGuard, bytes + 2 * kGuardBytes);
+    std::memset(memory.data() + kGuardBytes, kPattern, bytes);
+    return memory;
+  }
+
   std::string name_;
   size_t bytes_;
   AlignedBytes memory_;
+  Mirror mirror_;
 };
 
 class CaseRun {
@@ -54,14 +67,23 @@ class CaseRun {
   CaseRun(const Pack& pack, const PackCase& item, const Context& context, const Names& outputs)
       : pack_(pack), item_(item), context_(context), wanted_(outputs) {
     for (const auto& entry : item.inputs) {
-      inputs_[entry.first] = from_pack([&] { return load_input(pack, entry.first, entry.second); });
+      const LoadedInput& loaded = inputs_[entry.first] =
+          from_pack([&] { return load_input(pack, entry.first, entry.second); });
+      const AlignedBytes& memory = *loaded.memory;
+      const Mirror& mirror =
+          mirrors_.try_emplace(entry.first, context, memory.data(), memory.bytes()).first->second;
+      addresses_[entry.first] =
+          mirror.data() + (static_cast<const std::byte*>(loaded.view.data) - memory.data());
     }
   }
 
   /// An absent view where the case has no such input.
   Tensor input(const std::string& name) const {
     const auto found = inputs_.find(name);
-    return found == inputs_.end() ? Tensor() : found->second.view;
+    if (found == inputs_.end()) return {};
+    Tensor view = found->second.view;
+    view.data = addresses_.at(name);
+    return view;
   }
 
   MutableTensor output(const std::string& name, DType dtype, const std::vector<int64_t>& shape) {
@@ -74,9 +96,9 @@ class CaseRun {
       count *= extent;
     }
     const size_t bytes = static_cast<size_t>(count) * dtype_bytes(dtype);
-    const auto [slot, fresh] = outputs_.try_emplace(name, name, bytes);
+    const auto [slot, fresh] = outputs_.try_emplace(name, context_, name, bytes);
     MutableTensor view;
-    view.data = slot->second.body();
+    view.data = slot->second.address();
     view.dtype = dtype;
     view.rank = static_cast<int>(shape.size());
     int64_t step = 1;
@@ -95,7 +117,9 @@ class CaseRun {
     if (!before.present() || !contains(wanted_, name)) return {};
     const MutableTensor view =
         output(name, before.dtype, {before.shape.begin(), before.shape.begin() + before.rank});
-    std::memcpy(view.data, before.data, outputs_.at(name).bytes());
+    const Guarded& copy = outputs_.at(name);
+    std::memcpy(copy.body(), inputs_.at(name).view.data, copy.bytes());
+    copy.upload();
     return view;
   }
 
@@ -143,8 +167,8 @@ class CaseRun {
 
   /// Calls the op with a workspace of `bytes`.
   void run(size_t bytes, const std::function<void(Workspace)>& op) const {
-    const Guarded workspace("workspace", bytes);
-    op({.data = workspace.body(), .bytes = bytes, .stream = nullptr});
+    const Guarded workspace(context_, "workspace", bytes);
+    op({.data = workspace.address(), .bytes = bytes, .stream = nullptr});
     workspace.check();
   }
 
@@ -176,6 +200,8 @@ class CaseRun {
   const Context& context_;
   const Names& wanted_;
   std::map<std::string, LoadedInput> inputs_;
+  std::map<std::string, Mirror> mirrors_;
+  std::map<std::string, const void*> addresses_;  // of the inputs' first elements, for the op
   std::map<std::string, Guarded> outputs_;
   std::map<std::string, MutableTensor> views_;
 };
