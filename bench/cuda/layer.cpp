@@ -154,4 +154,18 @@ double Layer::attend_ms(int repeats) {
   return median_ms(repeats, [&] { attention_forward(context_, attend_, workspace_); });
 }
 
+double Layer::dense_ms(int repeats) {
+  DenseAttentionForwardArgs args;
+  args.q = attend_.q;
+  args.k = attend_.k;
+  args.v = attend_.v;
+  args.sequences = attend_.sequences;
+  args.out = attend_.out;
+  args.lse = attend_.lse;
+  Workspace workspace;
+  workspace.bytes = dense_attention_forward_workspace_size(context_, args);
+  workspace.data = allocate(workspace.bytes);
+  return median_ms(repeats, [&] { dense_attention_forward(context_, args, workspace); });
+}
+
 }  // namespace msa::bench

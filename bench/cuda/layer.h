@@ -32,6 +32,7 @@ class Layer {
   void set_picks(double keep, bool sink, uint64_t seed);
   double index_ms(int repeats);
   double attend_ms(int repeats);
+  double dense_ms(int repeats);
   size_t workspace_bytes() const;
 
  private:

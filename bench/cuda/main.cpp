@@ -1,12 +1,14 @@
 // cuda_bench: times of the cuda backend at MiniMax-M3's shape (64/4 heads, D 128, block 128, K 16).
 //
 //   cuda_bench [--table 8192,32768,131072,1048576] [--suite bench/suites/prefill.csv] [--repeats N]
-//              [--part both|index|attend] [--json FILE]
+//              [--part both|index|attend|dense] [--json FILE]
+//              [--tiles 0|1] [--stay 0|1] [--chunk ROWS] [--share PERCENT]
 //
 // The table: one causal prefill; from 256K on in chunks of 32K queries. "index" is from q_idx and
 // k_idx to ids, "attend" from ids to out and lse with the reverse index and the merge, each
 // alone, L2 flushed. The suite: index and attend with random picks against the time that the FLOP
-// and bytes of the shape allow.
+// and bytes of the shape allow. The last four options set what AttentionTuning compares.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/host/config.h"
 #include "cuda/layer.h"
 
 namespace {
@@ -62,12 +65,28 @@ struct Sum {
 struct Parts {
   bool index = true;
   bool attend = true;
+  bool dense = false;
 };
+
+void dense_table(const msa::Context& context, const std::vector<long>& sizes, int repeats,
+                 Json& json) {
+  for (const long size : sizes) {
+    const Shape shape{{static_cast<int32_t>(size)}, {static_cast<int32_t>(size)}};
+    Layer layer(context, shape);
+    const double ms = layer.dense_ms(repeats);
+    const double flop = 128.0 * 128.0 * static_cast<double>(size) * static_cast<double>(size);
+    std::printf("%9ld dense %10.3f ms %6.0f TFLOP/s\n", size, ms, flop / ms * 1e-9);
+    std::fflush(stdout);
+    json.add(
+        format("{\"n\": %ld, \"dense_ms\": %.4f, \"dense_tf\": %.1f}", size, ms, flop / ms * 1e-9));
+  }
+}
 
 void table(const msa::Context& context, const std::vector<long>& sizes, Parts parts, int repeats,
            Json& json) {
   std::printf("%9s %10s %6s | %10s %6s | %10s %6s | %10s %6s | %10s %6s\n", "N", "index ms", "TF",
               "random ms", "TF", "keep.9 ms", "TF", "sink ms", "TF", "layer ms", "GiB");
+  const msa::cuda::AttentionTuning& tuning = msa::cuda::attention_tuning();
   for (const long size : sizes) {
     Sum sum;
     const long step = size >= kChunkedFrom ? kChunk : size;
@@ -94,10 +113,15 @@ void table(const msa::Context& context, const std::vector<long>& sizes, Parts pa
     std::fflush(stdout);
     json.add(format(
         "{\"n\": %ld, \"index_ms\": %.4f, \"index_tf\": %.1f, \"attend_random_ms\": "
-        "%.4f, \"attend_random_tf\": %.1f, \"attend_keep09_ms\": %.4f, "
-        "\"attend_sink_ms\": %.4f, \"workspace_bytes\": %zu}",
+        "%.4f, \"attend_random_tf\": %.1f, \"attend_keep09_ms\": %.4f, \"attend_keep09_tf\": %.1f, "
+        "\"attend_sink_ms\": %.4f, \"attend_sink_tf\": %.1f, \"workspace_bytes\": %zu, "
+        "\"tiles\": %d, \"stay\": %d, \"chunk_rows\": %ld, \"merge_share\": %d}",
         size, sum.index_ms, tf(sum.index_flop, sum.index_ms), sum.attend_ms[0],
-        tf(sum.attend_flop, sum.attend_ms[0]), sum.attend_ms[1], sum.attend_ms[2], sum.workspace));
+        tf(sum.attend_flop, sum.attend_ms[0]), sum.attend_ms[1],
+        tf(sum.attend_flop, sum.attend_ms[1]), sum.attend_ms[2],
+        tf(sum.attend_flop, sum.attend_ms[2]), sum.workspace, tuning.query_tiles ? 1 : 0,
+        tuning.queries_stay ? 1 : 0, static_cast<long>(tuning.most_chunk_rows),
+        tuning.merge_share));
   }
 }
 
@@ -169,7 +193,8 @@ int main(int argc, char** argv) {
     if (n + 1 >= argc) {
       std::fputs(
           "usage: cuda_bench [--table SIZES] [--suite CSV] [--repeats N] "
-          "[--part both|index|attend] [--json FILE]\n",
+          "[--part both|index|attend|dense] [--tiles 0|1] [--stay 0|1] [--chunk ROWS] "
+          "[--share PERCENT] [--json FILE]\n",
           stderr);
       return 2;
     }
@@ -183,8 +208,17 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[n], "--json") == 0) {
       json_path = value;
     } else if (std::strcmp(argv[n], "--part") == 0 &&
-               (value == "both" || value == "index" || value == "attend")) {
-      parts = {value != "attend", value != "index"};
+               (value == "both" || value == "index" || value == "attend" || value == "dense")) {
+      parts = {value == "both" || value == "index", value == "both" || value == "attend",
+               value == "dense"};
+    } else if (std::strcmp(argv[n], "--tiles") == 0) {
+      msa::cuda::attention_tuning().query_tiles = value == "1";
+    } else if (std::strcmp(argv[n], "--stay") == 0) {
+      msa::cuda::attention_tuning().queries_stay = value == "1";
+    } else if (std::strcmp(argv[n], "--chunk") == 0) {
+      msa::cuda::attention_tuning().most_chunk_rows = std::max(128, std::atoi(value.c_str()));
+    } else if (std::strcmp(argv[n], "--share") == 0) {
+      msa::cuda::attention_tuning().merge_share = std::max(0, std::atoi(value.c_str()));
     } else if (std::strcmp(argv[n], "--repeats") == 0) {
       repeats = std::max(1, std::atoi(value.c_str()));
     } else {
@@ -196,7 +230,11 @@ int main(int argc, char** argv) {
     const msa::Context context({.backend = msa::Backend::kCuda});
     std::printf("%s\n", context.description().c_str());
     Json json;
-    if (!sizes.empty()) table(context, sizes, parts, repeats, json);
+    if (parts.dense) {
+      dense_table(context, sizes, repeats, json);
+    } else if (!sizes.empty()) {
+      table(context, sizes, parts, repeats, json);
+    }
     if (!suite_path.empty() && !suite(context, suite_path, parts, repeats, json)) return 1;
     if (!json_path.empty() && !json.write(json_path)) {
       std::fprintf(stderr, "cannot write %s\n", json_path.c_str());

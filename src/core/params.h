@@ -179,6 +179,7 @@ struct CopyPagesParams {
   const int32_t* pages = nullptr;  // [num_copies, 2] by stride
   int64_t pages_stride = 0;
   int64_t num_copies = 0;
+  int64_t num_pages = 0;
   int64_t page_size = 0;
 };
 

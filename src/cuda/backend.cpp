@@ -19,20 +19,22 @@ bool one_of(int64_t value, std::initializer_list<int64_t> allowed) {
 }
 
 std::string unsupported(Op op, const Geometry& geometry, DType dtype) {
+  if (op == Op::kCacheAppend || op == Op::kCopyPages) return "";  // they only move
   if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
     return fmt::format("got type {}, allowed bfloat16, float16", dtype_name(dtype));
   }
   if (!one_of(geometry.head_dim, {64, 128})) {
     return fmt::format("got dim {}, allowed 64, 128", geometry.head_dim);
   }
-  if (!one_of(geometry.block_size, {64, 128})) {
+  const bool dense = op == Op::kDenseAttentionForward;
+  if (!dense && !one_of(geometry.block_size, {64, 128})) {
     return fmt::format("got block_size {}, allowed 64, 128", geometry.block_size);
   }
   if (!one_of(geometry.num_kv_heads, {1, 2, 4, 8})) {
     return fmt::format("got {} key-value heads, allowed 1, 2, 4, 8", geometry.num_kv_heads);
   }
   const int64_t least = op == Op::kIndexForward ? 0 : 1;  // 0: scores alone
-  if (geometry.top_k < least || geometry.top_k > 32) {
+  if (!dense && (geometry.top_k < least || geometry.top_k > 32)) {
     return fmt::format("got top-k {}, allowed 1 to 32", geometry.top_k);
   }
   if (op == Op::kIndexForward) return "";
@@ -54,8 +56,10 @@ const BackendTable& cuda_backend() {
       .index_forward = cuda::index_forward,
       .attention_forward_workspace = cuda::attention_forward_workspace,
       .attention_forward = cuda::attention_forward,
-      .dense_attention_forward_workspace = nullptr,
-      .dense_attention_forward = nullptr,
+      .dense_attention_forward_workspace = cuda::dense_attention_forward_workspace,
+      .dense_attention_forward = cuda::dense_attention_forward,
+      .cache_append = cuda::cache_append,
+      .copy_pages = cuda::copy_pages,
   };
   return table;
 }

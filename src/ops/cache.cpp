@@ -114,6 +114,7 @@ void copy_pages(const Context& context, const CopyPagesArgs& args, Workspace wor
   p.pages = static_cast<const int32_t*>(args.pages.data);
   p.pages_stride = args.pages.stride[0];
   p.num_copies = args.pages.shape[0];
+  p.num_pages = checked.num_pages;
   p.page_size = checked.page_size;
   core::check_supported(context, Op::kCopyPages, geometry_of(checked), dtype_of(checked));
   if (context.backend() != Backend::kCuda) {

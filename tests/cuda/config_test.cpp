@@ -36,10 +36,22 @@ int64_t workspace_bytes(const core::AttentionForwardParams& p) {
   const int64_t passes = c.chunks_per_plan * (p.num_kv_heads / c.groups_per_pass);
   return c.partial_buffers * c.visits_per_pass * p.group_size() * (p.head_dim * 2 + 4) +
          passes * (c.bins_per_pass * 4 + c.visits_per_pass * 4 + c.items_per_pass * 16) +
-         int64_t{c.chunks_per_plan} * c.chunk_rows * p.num_kv_heads * 8;
+         int64_t{c.chunks_per_plan} * c.chunk_rows * p.num_kv_heads * 8 +
+         c.tile_capacity * (int64_t{4} * kTileEntries + int64_t{sizeof(QueryTile)});
 }
 
-TEST(AttentionConfig, WorkspaceIsBoundedForAnyLength) {
+/// The library's choices again when a test ends.
+class WithTuning : public ::testing::Test {
+ protected:
+  ~WithTuning() override { attention_tuning() = before_; }
+
+ private:
+  AttentionTuning before_ = attention_tuning();
+};
+using AttentionConfigTest = WithTuning;
+
+TEST_F(AttentionConfigTest, WorkspaceIsBoundedForAnyLength) {
+  attention_tuning().query_tiles = true;
   for (int64_t rows = 1; rows <= 1 << 20; rows = rows * 3 / 2 + 1) {
     for (const int64_t top_k : {4, 8, 16, 32}) {
       for (const int64_t kv_heads : {1, 2, 4, 8}) {
@@ -65,14 +77,16 @@ TEST(AttentionConfig, WorkspaceIsBoundedForAnyLength) {
   }
 }
 
-TEST(AttentionConfig, ManyPagesAreBoundedToo) {
+TEST_F(AttentionConfigTest, ManyPagesAreBoundedToo) {
+  attention_tuning().query_tiles = true;
   EXPECT_LE(workspace_bytes(attention(1 << 18, 1 << 15, 128, 8192)), int64_t{3} << 29);
 }
 
-TEST(AttentionConfig, TheCutOfKnownShapes) {
+TEST_F(AttentionConfigTest, TheCutOfKnownShapes) {
+  attention_tuning().query_tiles = true;
   EXPECT_EQ(pick_attention_config(attention(8192, 8192)).describe(),
             "attention_forward: chunks of 8192 rows, 1 groups a pass, 1 chunks a plan, 2 partial "
-            "buffers");
+            "buffers, room for 4112 query tiles");
   const AttentionConfig few = pick_attention_config(attention(338, 74578));
   EXPECT_EQ(few.groups_per_pass, 4);
   EXPECT_EQ(few.chunk_rows, 352);
@@ -80,6 +94,19 @@ TEST(AttentionConfig, TheCutOfKnownShapes) {
   EXPECT_EQ(few.item_visits, 32);
   EXPECT_EQ(pick_attention_config(attention(8192, 8192)).item_visits, 64);
   EXPECT_EQ(pick_attention_config(attention(1404, 46844)).groups_per_pass, 4);
+}
+
+TEST_F(AttentionConfigTest, TilesAreLookedForWhereTheirPicksFitAnEntry) {
+  attention_tuning().query_tiles = true;
+  auto p = attention(1000, 8192);
+  for (const int64_t group : {1, 2, 4}) {
+    p.num_q_heads = p.num_kv_heads * group;
+    EXPECT_EQ(pick_attention_config(p).tile_capacity, 0);
+  }
+  p.num_q_heads = p.num_kv_heads * 8;  // 16 queries a tile: 64 of them in 1024 rows
+  EXPECT_EQ(pick_attention_config(p).tile_capacity, (64 + 4) * 4);
+  attention_tuning().query_tiles = false;
+  EXPECT_EQ(pick_attention_config(p).tile_capacity, 0);
 }
 
 TEST(IndexConfig, TheListsAlwaysLeaveRoomForARing) {

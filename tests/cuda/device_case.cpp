@@ -195,4 +195,24 @@ AttentionResult DeviceCase::run_attention(const Context& context,
   return {out.floats(), lse.floats()};
 }
 
+AttentionResult DeviceCase::run_dense(const Context& context) const {
+  const CaseSpec& spec = batch_.spec;
+  const int64_t q_heads = spec.kv_heads * spec.group;
+  const DeviceOutput out(spec.q_dtype, num_rows, q_heads, spec.head_dim);
+  const DeviceOutput lse(DType::kFloat32, 1, num_rows, q_heads);
+  DenseAttentionForwardArgs args;
+  args.q = q_;
+  args.k = k_;
+  args.v = v_;
+  args.sequences = sequences_;
+  args.out = out.view;
+  args.lse =
+      MutableTensor(lse.view.data, DType::kFloat32, {num_rows, q_heads}, {lse.view.stride[1], 1});
+  const size_t bytes = dense_attention_forward_workspace_size(context, args);
+  const DeviceMemory workspace(bytes);
+  dense_attention_forward(context, args, {workspace.data(), bytes});
+  cuda::check_cuda("dense_attention_forward", cudaDeviceSynchronize());
+  return {out.floats(), lse.floats()};
+}
+
 }  // namespace msa::test

@@ -17,6 +17,7 @@ class DeviceCase {
   IndexResult run_index(const Context& context, const IndexOptions& options) const;
   /// ids in head-major order [Hkv, Tq, K'].
   AttentionResult run_attention(const Context& context, const std::vector<int32_t>& ids) const;
+  AttentionResult run_dense(const Context& context) const;
 
   int64_t first_row = 0;  // of the whole batch's rows
   int64_t num_rows = 0;

@@ -114,12 +114,12 @@ TEST(Candidates, GreaterScoresAreGreaterNumbers) {
 }
 
 TEST(Pieces, CoverTheWholeInOrder) {
-  for (const int64_t total : {0, 1, 5, 127, 128, 1000}) {
-    for (const int64_t pieces : {1, 2, 3, 8, 64}) {
-      EXPECT_EQ(piece_begin(total, pieces, 0), 0);
+  for (const uint32_t total : {0u, 1u, 5u, 127u, 128u, 1000u}) {
+    for (const uint32_t pieces : {1u, 2u, 3u, 8u, 64u}) {
+      EXPECT_EQ(piece_begin(total, pieces, 0), 0u);
       EXPECT_EQ(piece_begin(total, pieces, pieces), total);
-      for (int64_t n = 0; n < pieces; ++n) {
-        const int64_t size = piece_begin(total, pieces, n + 1) - piece_begin(total, pieces, n);
+      for (uint32_t n = 0; n < pieces; ++n) {
+        const uint32_t size = piece_begin(total, pieces, n + 1) - piece_begin(total, pieces, n);
         EXPECT_TRUE(size == total / pieces || size == (total + pieces - 1) / pieces);
       }
     }

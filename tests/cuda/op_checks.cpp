@@ -8,7 +8,9 @@
 #include <limits>
 #include <random>
 
+#include "cuda/cache_check.h"
 #include "cuda/device_case.h"
+#include "cuda/host/config.h"
 #include "library/check_results.h"
 #include "library/compare.h"
 
@@ -104,10 +106,8 @@ std::string index_problem(const Case& batch, const IndexResult& got, const Index
   return lse.ok ? "" : "lse_idx: " + lse.message;
 }
 
-std::string attention_problem(const Backends& on, const Case& batch, const DeviceCase& device,
-                              const std::vector<int32_t>& ids) {
-  const AttentionResult got = device.run_attention(on.cuda, ids);
-  const AttentionResult law = run_attention(on.reference, batch, &ids);
+/// "" or how a result differs from the law.
+std::string difference(const Case& batch, const AttentionResult& got, const AttentionResult& law) {
   const std::vector<double> rows =
       batch.spec.magnitude > 2 ? logit_allowance(batch) : std::vector<double>(law.lse.size(), 1.0);
   std::vector<double> elements;
@@ -117,10 +117,76 @@ std::string attention_problem(const Backends& on, const Case& batch, const Devic
   const Comparison lse = compare(got.lse, law.lse, {2e-3, 0}, rows);
   if (!lse.ok) return "lse: " + lse.message;
   const Comparison out = compare(got.out, law.out, {2e-2, 1e-2, 5e-3}, elements);
-  if (!out.ok) return "out: " + out.message;
-  const AttentionResult again = device.run_attention(on.cuda, ids);
-  if (!same_bits(got.out, again.out) || !same_bits(got.lse, again.lse))
-    return "a rerun differs in bits";
+  return out.ok ? "" : "out: " + out.message;
+}
+
+/// Whether rows of `whole` that belong to the request `alone` have the bits of `own`.
+bool same_rows(const DeviceCase& alone, const AttentionResult& own, const AttentionResult& whole) {
+  const auto row_values = own.out.size() / static_cast<size_t>(alone.num_rows);
+  const auto row_heads = own.lse.size() / static_cast<size_t>(alone.num_rows);
+  const auto first = static_cast<size_t>(alone.first_row);
+  return std::memcmp(own.out.data(), whole.out.data() + first * row_values,
+                     own.out.size() * sizeof(float)) == 0 &&
+         std::memcmp(own.lse.data(), whole.lse.data() + first * row_heads,
+                     own.lse.size() * sizeof(float)) == 0;
+}
+
+/// The lists of one request out of those of the batch, [Hkv, rows, K].
+std::vector<int32_t> lists_of(const Case& batch, const DeviceCase& alone,
+                              const std::vector<int32_t>& ids) {
+  const auto top_k = static_cast<int64_t>(ids.size()) / (batch.spec.kv_heads * batch.num_rows);
+  std::vector<int32_t> result;
+  for (int64_t h = 0; h < batch.spec.kv_heads; ++h) {
+    const auto from = ids.begin() + (h * batch.num_rows + alone.first_row) * top_k;
+    result.insert(result.end(), from, from + alone.num_rows * top_k);
+  }
+  return result;
+}
+
+/// Runs with and without query tiles: against the law, again, and each request alone.
+std::string attention_problem(const Backends& on, const Case& batch, const DeviceCase& device,
+                              const std::vector<int32_t>& ids) {
+  const AttentionResult law = run_attention(on.reference, batch, &ids);
+  const cuda::AttentionTuning before = cuda::attention_tuning();
+  std::string problem;
+  for (const bool tiles : {false, true}) {
+    cuda::attention_tuning().query_tiles = tiles;
+    const AttentionResult got = device.run_attention(on.cuda, ids);
+    problem = difference(batch, got, law);
+    const AttentionResult again = device.run_attention(on.cuda, ids);
+    if (problem.empty() && (!same_bits(got.out, again.out) || !same_bits(got.lse, again.lse))) {
+      problem = "a rerun differs in bits";
+    }
+    const size_t requests = batch.spec.q_lens.size();
+    for (size_t r = 0; problem.empty() && requests > 1 && r < requests; ++r) {
+      const DeviceCase alone(batch, static_cast<int64_t>(r));
+      if (alone.num_rows == 0) continue;
+      const auto own = alone.run_attention(on.cuda, lists_of(batch, alone, ids));
+      if (!same_rows(alone, own, got)) problem = fmt::format("request {} alone differs", r);
+    }
+    if (!problem.empty()) {
+      problem += tiles ? " (with query tiles)" : " (without query tiles)";
+      break;
+    }
+  }
+  cuda::attention_tuning() = before;
+  return problem;
+}
+
+std::string dense_problem(const Backends& on, const Case& batch, const DeviceCase& device) {
+  const AttentionResult got = device.run_dense(on.cuda);
+  const std::string problem = difference(batch, got, run_attention(on.reference, batch, nullptr));
+  if (!problem.empty()) return "dense: " + problem;
+  const AttentionResult again = device.run_dense(on.cuda);
+  if (!same_bits(got.out, again.out) || !same_bits(got.lse, again.lse)) {
+    return "dense: a rerun differs in bits";
+  }
+  for (size_t r = 0; batch.spec.q_lens.size() > 1 && r < batch.spec.q_lens.size(); ++r) {
+    const DeviceCase alone(batch, static_cast<int64_t>(r));
+    if (alone.num_rows > 0 && !same_rows(alone, alone.run_dense(on.cuda), got)) {
+      return fmt::format("dense: request {} alone differs", r);
+    }
+  }
   return "";
 }
 
@@ -179,15 +245,13 @@ void check_batch(Report& report, const Backends& on, const std::string& name, co
       problem = attention_problem(on, batch, device, hostile_ids(batch, got.ids, random));
       if (!problem.empty()) problem = "hostile ids: " + problem;
     }
+    if (problem.empty()) problem = dense_problem(on, batch, device);
 
     // A request alone gives the same bits as among others.
     for (size_t r = 0; problem.empty() && r < spec.q_lens.size() && spec.q_lens.size() > 1; ++r) {
       const DeviceCase alone(batch, static_cast<int64_t>(r));
       if (alone.num_rows == 0) continue;
       const IndexResult own = alone.run_index(on.cuda, {.scores = false});
-      const AttentionResult whole_out = device.run_attention(on.cuda, got.ids);
-      const AttentionResult own_out = alone.run_attention(on.cuda, own.ids);
-      const int64_t q_heads = spec.kv_heads * spec.group;
       for (int64_t h = 0; h < spec.kv_heads; ++h) {
         for (int64_t t = 0; t < alone.num_rows; ++t) {
           const auto a = static_cast<size_t>(h * alone.num_rows + t);
@@ -199,16 +263,52 @@ void check_batch(Report& report, const Backends& on, const std::string& name, co
           }
         }
       }
-      const auto from = static_cast<size_t>(alone.first_row * q_heads * spec.head_dim);
-      if (std::memcmp(own_out.out.data(), whole_out.out.data() + from, own_out.out.size() * 4) !=
-          0) {
-        problem = fmt::format("request {} alone: attention differs", r);
-      }
     }
   } catch (const Error& error) {
     problem = error.what();
   }
   report.add(name, problem.empty(), problem.empty() ? "" : problem + " | " + spec.describe());
+}
+
+/// Lists of neighbours that keep each of their picks with probability `keep`.
+std::vector<int32_t> neighbour_ids(const Case& batch, double keep, std::mt19937& random) {
+  const CaseSpec& spec = batch.spec;
+  const auto top_k = static_cast<size_t>(spec.top_k);
+  std::uniform_real_distribution<double> unit(0, 1);
+  std::vector<int32_t> ids;
+  for (int64_t h = 0; h < spec.kv_heads; ++h) {
+    std::vector<int32_t> picks;
+    for (int64_t t = 0; t < batch.num_rows; ++t) {
+      const int64_t position = batch.row(t).position;
+      const auto local = static_cast<int32_t>(position < 0 ? -1 : position / spec.block_size);
+      std::erase_if(picks, [&](int32_t id) { return id >= local || unit(random) >= keep; });
+      while (picks.size() + 1 < top_k && static_cast<int32_t>(picks.size()) < local) {
+        const auto id = static_cast<int32_t>(random() % static_cast<uint32_t>(local));
+        if (std::find(picks.begin(), picks.end(), id) == picks.end()) picks.push_back(id);
+      }
+      std::vector<int32_t> list = picks;
+      if (local >= 0) list.push_back(local);
+      std::sort(list.begin(), list.end());
+      list.resize(top_k, -1);
+      ids.insert(ids.end(), list.begin(), list.end());
+    }
+  }
+  return ids;
+}
+
+/// Attention alone, with lists of neighbours that share some, most or all of their picks.
+void check_neighbours(Report& report, const Backends& on, const std::string& name,
+                      const Case& batch, std::mt19937& random) {
+  const DeviceCase device(batch);
+  for (const double keep : {0.0, 0.6, 0.9, 1.0}) {
+    std::string problem;
+    try {
+      problem = attention_problem(on, batch, device, neighbour_ids(batch, keep, random));
+    } catch (const Error& error) {
+      problem = error.what();
+    }
+    report.add(fmt::format("{}, keep {}", name, keep), problem.empty(), problem);
+  }
 }
 
 CaseSpec base_spec() {
@@ -303,7 +403,36 @@ void check_ops(Report& report, const OpCheckOptions& options) {
     const std::string problem = index_problem(batch, got, law);
     report.add("NaN in index keys", problem.empty(), problem);
   }
+  CaseSpec shared = base_spec();
+  shared.top_k = 4;
+  shared.q_lens = {21, 9};
+  shared.k_lens = {1500, 1203};
+  check_neighbours(report, on, "neighbours", Case(shared), random);
+  {
+    Case batch(shared);  // rows of a tile that did not pick the block must not see it
+    for (int64_t j = 0; j < 1200; j += 77) batch.set_value(0, j, j % 4, j % 128, kNaN);
+    batch.set_value(1, 1200, 1, 3, kInfinity);
+    check_neighbours(report, on, "neighbours, NaN in some blocks", batch, random);
+  }
+  check_caches(report, options.seed);
   if (options.small) return;
+
+  for (const int64_t group : {16, 8}) {
+    for (const int64_t block : {128, 64}) {
+      CaseSpec wide = base_spec();
+      wide.group = group;
+      wide.kv_heads = 2;
+      wide.block_size = block;
+      wide.head_dim = block;  // 64 and 128
+      wide.q_dtype = wide.kv_dtype = group == 8 ? DType::kFloat16 : DType::kBFloat16;
+      wide.paged = group == 8;
+      wide.top_k = block == 64 ? 32 : 16;
+      wide.q_lens = {50, 1, 24};
+      wide.k_lens = {6003, 4000, 24};
+      check_neighbours(report, on, fmt::format("neighbours, group {} block {}", group, block),
+                       Case(wide), random);
+    }
+  }
 
   CaseSpec large = base_spec();
   large.magnitude = 30;  // logits to +-1e4

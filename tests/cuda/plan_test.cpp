@@ -49,6 +49,33 @@ TEST(Classify, EqualsTheDefinitionOnRandomLists) {
   }
 }
 
+TEST(TileEntry, KeepsItsParts) {
+  for (const uint32_t block : {0u, 1u, 65535u}) {
+    for (const uint32_t picks : {1u, 0x8001u, 0xFFFFu}) {
+      EXPECT_EQ(tile_entry_block(pack_tile_entry(block, picks)), static_cast<int>(block));
+      EXPECT_EQ(tile_entry_picks(pack_tile_entry(block, picks)), picks);
+    }
+  }
+}
+
+TEST(Tiles, PayWhenTheirBlocksAreShared) {
+  EXPECT_TRUE(tile_pays(16, 16, 8 * 16, 16));  // all eight lists are one
+  EXPECT_TRUE(tile_pays(28, 28, 8 * 16, 16));  // 57 % of the products are useful
+  EXPECT_FALSE(tile_pays(29, 28, 8 * 16, 16));
+  EXPECT_FALSE(tile_pays(60, 60, 8 * 16, 16));  // random picks
+  EXPECT_FALSE(tile_pays(16, 0, 16, 16));       // one query alone: 12 of 16 rows are idle
+  EXPECT_FALSE(tile_pays(16, 0, 2 * 16, 16));
+  EXPECT_TRUE(tile_pays(16, 0, 3 * 16, 16));
+  EXPECT_TRUE(tile_pays(28, 28, 16 * 16, 8));
+}
+
+TEST(GatheredVisits, LeaveOutRowsOfTiles) {
+  const uint64_t places = uint64_t{0x80000001u} | uint64_t{3} << kLocalShift;
+  EXPECT_EQ(gathered_visits(places), 0x80000001u);
+  EXPECT_EQ(gathered_visits(places | kExactBit), 0x80000001u);
+  EXPECT_EQ(gathered_visits(places | kTileBit), kTileBit);
+}
+
 TEST(Item, KeepsItsParts) {
   for (const uint32_t visits : {1u, 17u, 64u}) {
     for (const uint32_t group : {0u, 7u}) {
@@ -156,13 +183,14 @@ TEST(ReverseIndex, EveryVisitHasAPlaceOfItsOwnWithinTheCapacities) {
       int64_t items = 0;
       for (const auto& [bin, list] : bins) {
         ASSERT_LT(bin, config.bins_per_pass);
-        const auto count = static_cast<int64_t>(list.size());
-        const int64_t pieces = ceil_div(count, config.item_visits);
-        for (int64_t piece = 0; piece < pieces; ++piece) {
-          const int64_t size =
+        const auto count = static_cast<uint32_t>(list.size());
+        const auto most = static_cast<uint32_t>(config.item_visits);
+        const uint32_t pieces = (count + most - 1) / most;
+        for (uint32_t piece = 0; piece < pieces; ++piece) {
+          const uint32_t size =
               piece_begin(count, pieces, piece + 1) - piece_begin(count, pieces, piece);
-          ASSERT_GE(size, 1);
-          ASSERT_LE(size, config.item_visits);
+          ASSERT_GE(size, 1u);
+          ASSERT_LE(size, most);
         }
         items += pieces;
       }

@@ -11,6 +11,7 @@
 #include "core/element.h"
 #include "cuda/device/layout.h"
 #include "cuda/device_memory.h"
+#include "cuda/host/config.h"
 #include "cuda/host/ops.h"
 
 namespace msa::test {
@@ -241,7 +242,10 @@ void check_group_size(Report& report, int64_t group_size) {
 }  // namespace
 
 void check_stages(Report& report) {
+  const cuda::AttentionTuning before = cuda::attention_tuning();
+  cuda::attention_tuning().query_tiles = false;  // every visit is to be gathered
   for (const int64_t group_size : {16, 8, 4, 2, 1}) check_group_size(report, group_size);
+  cuda::attention_tuning() = before;
 }
 
 }  // namespace msa::test

@@ -61,10 +61,11 @@ MSA_HOST_DEVICE int partial_place(int column) {
   return (tile / 4) * 32 + lane * 8 + (tile % 4) * 2 + column % 2;
 }
 
-/// Begin of piece `index` when `total` is cut into `pieces` that differ by one at most.
-MSA_HOST_DEVICE int64_t piece_begin(int64_t total, int64_t pieces, int64_t index) {
-  const int64_t base = total / pieces;
-  const int64_t longer = total % pieces;
+/// Begin of piece `index` when `total` is cut into `pieces` that differ by one at most. In 32 bits:
+/// a division of 64 is a call of a subroutine on the device.
+MSA_HOST_DEVICE uint32_t piece_begin(uint32_t total, uint32_t pieces, uint32_t index) {
+  const uint32_t base = total / pieces;
+  const uint32_t longer = total % pieces;
   return index * base + (index < longer ? index : longer);
 }
 

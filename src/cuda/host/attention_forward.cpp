@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <bit>
 
-#include "core/check.h"
 #include "cuda/host/config.h"
 #include "cuda/host/device.h"
 #include "cuda/host/ops.h"
+#include "cuda/host/support.h"
 #include "cuda/host/tensor_map.h"
 #include "cuda/sm90/attention_forward/launch.h"
 
@@ -12,7 +12,6 @@ namespace msa::cuda {
 namespace {
 
 constexpr const char* kOp = "attention_forward";
-constexpr int kMergeShare = 20;  // per cent of the thread blocks that begin with a merge
 
 }  // namespace
 
@@ -41,8 +40,15 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
   params->items = carver.take<Item>(passes * config.items_per_pass);
   params->num_items = carver.take<int32_t>(passes);
   params->tickets = carver.take<int32_t>(passes);
-  params->masks =
-      carver.take<uint64_t>(int64_t{config.chunks_per_plan} * config.chunk_rows * op.num_kv_heads);
+  params->tile_capacity = config.tile_capacity;
+  const int64_t reach = config.tile_capacity > 0 ? params->tile_queries() : 0;
+  params->masks = carver.take<uint64_t>(
+      (int64_t{config.chunks_per_plan} * config.chunk_rows + reach) * op.num_kv_heads);
+  params->gathers = carver.take<int32_t>(passes);
+  params->num_tiles = carver.take<int32_t>(1);
+  params->tile_ticket = carver.take<int32_t>(1);
+  params->tiles = carver.take<QueryTile>(config.tile_capacity);
+  params->tile_entries = carver.take<uint32_t>(config.tile_capacity * kTileEntries);
   return carver.bytes();
 }
 
@@ -52,8 +58,8 @@ size_t attention_forward_workspace(const core::AttentionForwardParams& op, int) 
 }
 
 void attention_forward(const core::AttentionForwardParams& op, const core::RunContext& run) {
-  core::check(op.k.dtype == op.q_dtype, kOp, "k has the wrong type: got {}, allowed q's {}",
-              dtype_name(op.k.dtype), dtype_name(op.q_dtype));
+  check_support(op.k.dtype == op.q_dtype, kOp, "k has the wrong type: got {}, allowed q's {}",
+                dtype_name(op.k.dtype), dtype_name(op.q_dtype));
   const int64_t rows = op.sequences.num_query_tokens;
   if (rows == 0) return;
   check_alignment(kOp, "out", op.out, {op.out_token_stride, op.out_head_stride}, 4);
@@ -73,12 +79,18 @@ void attention_forward(const core::AttentionForwardParams& op, const core::RunCo
   const auto stream = static_cast<cudaStream_t>(run.stream);
   const auto launch_passes =
       op.q_dtype == DType::kBFloat16 ? launch_attention_passes_bf16 : launch_attention_passes_fp16;
+  const auto launch_tiles =
+      op.q_dtype == DType::kBFloat16 ? launch_attention_tiles_bf16 : launch_attention_tiles_fp16;
   const int num_blocks = multiprocessors();
-  params.merge_blocks = num_blocks * kMergeShare / 100;
+  params.queries_stay = attention_tuning().queries_stay;
+  params.merge_blocks = num_blocks * attention_tuning().merge_share / 100;
   const int64_t plan_rows = int64_t{config.chunks_per_plan} * config.chunk_rows;
   for (params.plan_begin = 0; params.plan_begin < rows; params.plan_begin += plan_rows) {
     params.plan_end = std::min(rows, params.plan_begin + plan_rows);
     check_cuda(kOp, launch_attention_plan(params, stream));
+    if (params.tile_capacity > 0) {
+      check_cuda(kOp, launch_tiles(params, maps, num_blocks, stream));
+    }
     const int64_t chunks =
         (params.plan_end - params.plan_begin + config.chunk_rows - 1) / config.chunk_rows;
     const int passes = static_cast<int>(chunks) * params.num_ranges;

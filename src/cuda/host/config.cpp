@@ -16,8 +16,6 @@ constexpr int kIndexTileRows = kIndexRows;
 constexpr int kMultiprocessors = 132;                  // of the H100 and H200 in SXM form
 constexpr int64_t kPartialBytes = int64_t{576} << 20;  // of one of two buffers
 constexpr int64_t kPlanBytes = int64_t{1} << 28;
-constexpr int64_t kChunkRows =
-    8192;  // Q of one group of a chunk stays in L2: 32 MiB at G 16, D 128
 
 /// Upper bound that the shapes give: all requests together, in blocks.
 int64_t all_requests(const core::SequenceParams& s, int64_t key_rows, int64_t block_size) {
@@ -57,6 +55,11 @@ int pick_splits(int64_t tiles, int64_t longest, int64_t span, int grain) {
 
 }  // namespace
 
+AttentionTuning& attention_tuning() {
+  static AttentionTuning tuning;
+  return tuning;
+}
+
 IndexConfig pick_index_config(const core::IndexForwardParams& params) {
   IndexConfig config;
   const core::SequenceParams& s = params.sequences;
@@ -90,7 +93,8 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
   // As many groups at once as keep the chunk's queries in L2, then as many rows as fit: a pass
   // costs some 35 us whatever it holds, more than hiding the merge of a small one saves.
   const int64_t row_bytes = top_k * group_size * (params.head_dim * 2 + 4);
-  const int64_t most = std::min(kChunkRows, kPartialBytes / row_bytes / 128 * 128);
+  const int64_t most =
+      std::min(attention_tuning().most_chunk_rows, kPartialBytes / row_bytes / 128 * 128);
   int64_t groups = params.num_kv_heads;
   while (groups > 1 && rows * groups > most) groups /= 2;
   const int64_t chunks = ceil_div(rows * groups, most);
@@ -111,21 +115,30 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
   config.items_per_pass = std::min(config.bins_per_pass, config.visits_per_pass) +
                           config.visits_per_pass / config.item_visits + 1;
 
+  // Picks are bits of 16 in an entry, so a tile has at most 16 queries: G 8 and 16.
+  const bool tiles = attention_tuning().query_tiles && group_size >= 8;
+  const int64_t tile_queries = int64_t{2} * kTileRows / group_size;
   const int64_t passes_per_chunk = params.num_kv_heads / groups;
   const int64_t plan_bytes =
       passes_per_chunk * (config.bins_per_pass * 4 + config.visits_per_pass * 4 +
                           config.items_per_pass * static_cast<int64_t>(sizeof(Item))) +
-      config.chunk_rows * params.num_kv_heads * 8;
+      config.chunk_rows * params.num_kv_heads *
+          (8 +
+           (tiles ? (int64_t{4} * kTileEntries + int64_t{sizeof(QueryTile)}) / tile_queries : 0));
   config.chunks_per_plan = static_cast<int>(
       std::clamp<int64_t>(kPlanBytes / plan_bytes, 1, ceil_div(rows, config.chunk_rows)));
+  if (tiles) {  // every request may begin and end with a part of a tile
+    const int64_t plan_rows = int64_t{config.chunks_per_plan} * config.chunk_rows;
+    config.tile_capacity = (plan_rows / tile_queries + 2 * s.batch + 2) * params.num_kv_heads;
+  }
   return config;
 }
 
 std::string AttentionConfig::describe() const {
   return fmt::format(
       "attention_forward: chunks of {} rows, {} groups a pass, {} chunks a plan, {} partial "
-      "buffers",
-      chunk_rows, groups_per_pass, chunks_per_plan, partial_buffers);
+      "buffers, room for {} query tiles",
+      chunk_rows, groups_per_pass, chunks_per_plan, partial_buffers, tile_capacity);
 }
 
 }  // namespace msa::cuda

@@ -19,6 +19,16 @@ struct IndexConfig {
 };
 IndexConfig pick_index_config(const core::IndexForwardParams& params);
 
+/// What measurements compare. The library uses the defaults; benchmarks and checks set others
+/// before a call, never beside one.
+struct AttentionTuning {
+  bool query_tiles = true;   // neighbours that share blocks are computed together
+  bool queries_stay = true;  // the copy engine asks L2 to keep gathered queries
+  int64_t most_chunk_rows = 8192;
+  int merge_share = 24;  // per cent of the thread blocks that begin with a merge
+};
+AttentionTuning& attention_tuning();
+
 struct AttentionConfig {
   int chunk_rows = 0;  // query rows of a chunk; a multiple of 32
   int groups_per_pass = 0;
@@ -28,6 +38,7 @@ struct AttentionConfig {
   int64_t bins_per_pass = 0;
   int64_t visits_per_pass = 0;
   int64_t items_per_pass = 0;
+  int64_t tile_capacity = 0;  // query tiles of a plan; 0: none are looked for
   std::string describe() const;
 };
 AttentionConfig pick_attention_config(const core::AttentionForwardParams& params);

@@ -1,9 +1,9 @@
 #include <bit>
 
-#include "core/check.h"
 #include "cuda/host/config.h"
 #include "cuda/host/device.h"
 #include "cuda/host/ops.h"
+#include "cuda/host/support.h"
 #include "cuda/host/tensor_map.h"
 #include "cuda/sm90/index_forward/launch.h"
 
@@ -44,9 +44,9 @@ size_t index_forward_workspace(const core::IndexForwardParams& op, int) {
 }
 
 void index_forward(const core::IndexForwardParams& op, const core::RunContext& run) {
-  core::check(op.k_idx.dtype == op.q_dtype, kOp,
-              "k_idx has the wrong type: got {}, allowed q_idx's {}", dtype_name(op.k_idx.dtype),
-              dtype_name(op.q_dtype));
+  check_support(op.k_idx.dtype == op.q_dtype, kOp,
+                "k_idx has the wrong type: got {}, allowed q_idx's {}", dtype_name(op.k_idx.dtype),
+                dtype_name(op.q_dtype));
   if (op.sequences.num_query_tokens == 0) return;
   check_alignment(kOp, "q_idx", op.q_idx,
                   {op.sequences.num_query_tokens > 1 ? op.q_token_stride : 0,

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 
-#include "core/check.h"
 #include "cuda/device/layout.h"
 #include "cuda/host/device.h"
+#include "cuda/host/support.h"
 
 namespace msa::cuda {
 namespace {
@@ -72,15 +72,15 @@ CUtensorMap encode(const char* op, const char* name, DType dtype, const void* da
 
 void check_alignment(const char* op, const char* name, const void* data,
                      std::initializer_list<int64_t> strides, int64_t alignment) {
-  core::check(
+  check_support(
       reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(alignment) == 0, op,
       "{} is misaligned for the cuda backend: got address {}, allowed multiples of {} bytes", name,
       fmt::ptr(data), alignment);
   for (const int64_t stride : strides) {
-    core::check(stride >= 0 && stride * 2 % alignment == 0, op,
-                "{} has a stride that the cuda backend cannot read: got {} elements, allowed "
-                "multiples of {}",
-                name, stride, alignment / 2);
+    check_support(stride >= 0 && stride * 2 % alignment == 0, op,
+                  "{} has a stride that the cuda backend cannot read: got {} elements, allowed "
+                  "multiples of {}",
+                  name, stride, alignment / 2);
   }
 }
 

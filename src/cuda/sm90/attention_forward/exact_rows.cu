@@ -2,8 +2,10 @@
 //
 // A product of a tile multiplies every value of it, by zero where a row must not see it, and
 // 0 * NaN = NaN. Rows marked by gather (an infinite or NaN value lies behind their position in
-// their own block) are computed again here, token by token, and only from tokens that they see.
-// Other rows cost one look at their mask. Plain arithmetic, float32; correctness before speed.
+// their own block) or by query_tile (a result that is not finite) are computed again here, token by
+// token, and only from tokens that they see. Other rows cost one look at their mask. In the dense
+// op every row sees all blocks up to its own, and rows without a position are written here, too.
+// Plain arithmetic, float32; correctness before speed.
 #include "cuda/device/overlap.cuh"
 #include "cuda/device/ptx.cuh"
 #include "cuda/device/sequence.cuh"
@@ -25,17 +27,21 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int64_t entry = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   const int64_t row = p.plan_begin + entry / p.op.num_kv_heads;
   const int64_t group = entry % p.op.num_kv_heads;
-  if (row >= p.plan_end) return;
+  const bool dense = p.op.block_ids.data == nullptr;
+  const int64_t reach = p.tile_capacity > 0 ? p.tile_queries() : 0;  // of the plan's last tile
+  if (row >= p.plan_end + reach || row >= p.op.sequences.num_query_tokens) return;
   const uint64_t mask = p.masks[entry];
-  if ((mask & kExactBit) == 0) return;
+  if ((mask & kExactBit) == 0 && !dense) return;
 
   const core::SequenceParams& sequences = p.op.sequences;
   const int64_t request_index = find_request(sequences, row);
   const Request request = load_request(sequences, p.op.k.num_rows, request_index);
   const int64_t position = request.position(row);
+  if ((mask & kExactBit) == 0 && position >= 0 && position < request.key_length) return;
   const int32_t* ids =
       p.op.block_ids.data + group * p.op.block_ids.head_stride + row * p.op.block_ids.token_stride;
-  const int top_k = static_cast<int>(p.op.block_ids.top_k);
+  const int64_t num_blocks =
+      dense ? floor_div(position, p.op.block_size) + 1 : p.op.block_ids.top_k;
   const int pairs = static_cast<int>(p.op.head_dim) / 64;
   const auto offset = [&](const core::KeyParams& keys, int64_t token) {
     const int2 place = block_coordinates(sequences, request_index, request.first_key,
@@ -57,9 +63,9 @@ __global__ void __launch_bounds__(kWarps * 32)
     }
     float largest = minus_infinity();
     float sum = 0.0f;
-    for (int n = 0; n < top_k; ++n) {
-      if ((mask >> n & 1) == 0) continue;
-      const int64_t begin = ids[n] * p.op.block_size;
+    for (int64_t n = 0; n < num_blocks; ++n) {
+      if (!dense && (mask >> n & 1) == 0) continue;
+      const int64_t begin = (dense ? n : ids[n]) * p.op.block_size;
       const int64_t end =
           begin + p.op.block_size <= position + 1 ? begin + p.op.block_size : position + 1;
       for (int64_t token = begin; token < end; ++token) {
@@ -109,7 +115,8 @@ __global__ void __launch_bounds__(kWarps * 32)
 }  // namespace
 
 cudaError_t launch_attention_exact_rows(const AttentionKernelParams& params, cudaStream_t stream) {
-  const int64_t entries = (params.plan_end - params.plan_begin) * params.op.num_kv_heads;
+  const int64_t reach = params.tile_capacity > 0 ? params.tile_queries() : 0;
+  const int64_t entries = (params.plan_end + reach - params.plan_begin) * params.op.num_kv_heads;
   const auto blocks = static_cast<unsigned>(ceil_div(entries, kWarps));
   return launch_overlapped(params.op.q_dtype == DType::kBFloat16
                                ? attention_exact_rows<__nv_bfloat16>

@@ -85,7 +85,8 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
   wait_for_previous_kernel();
 
   // 2. Merge of the pass before.
-  if (merged_pass >= 0 && static_cast<int>(blockIdx.x) < p.merge_blocks) {
+  if (merged_pass >= 0 && static_cast<int>(blockIdx.x) < p.merge_blocks &&
+      p.gathers[merged_pass] != 0) {
     constexpr int kWarps = Layout::kThreads / 32;
     merge_lists<Traits>(p, merged_pass, shared + warp * MergeRing<Traits>::kBytes,
                         static_cast<int>(blockIdx.x) * kWarps + warp, p.merge_blocks * kWarps);
@@ -105,6 +106,7 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
     const Item* items = p.items + pass * p.items_per_pass;
     const int first_token = static_cast<int>(p.plan_begin) + pass / p.num_ranges * p.chunk_rows;
     const bool paged = p.op.sequences.page_table != nullptr;
+    const uint64_t query_policy = p.queries_stay ? evict_last_policy() : evict_normal_policy();
     const Item none = {0, 0, 0, 0};  // no visits: the end
     const auto take_ticket = [&] { return lane == 0 ? atomicAdd(&p.tickets[pass], 1) : 0; };
     RingPosition item_at;
@@ -168,7 +170,7 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
           const int token = first_token + static_cast<int>(visit_row(held[i]));
           for (int column = 0; column < Traits::kDim; column += kPanelColumns) {
             tma_load_3d(tile + column * kTileRows * 2 + row * kSwizzleBytes, &q_map, barrier,
-                        column, group << p.group_shift, token);
+                        column, group << p.group_shift, token, query_policy);
           }
         }
         query_at.advance(Layout::kQueryStages);

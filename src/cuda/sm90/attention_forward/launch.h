@@ -24,7 +24,15 @@ cudaError_t launch_attention_passes_fp16(const AttentionKernelParams& params,
                                          const AttentionMaps& maps, int num_passes, int num_blocks,
                                          cudaStream_t stream);
 
-/// Rows of the plan that the passes marked.
+/// The plan's query tiles, or all tiles of the dense op.
+cudaError_t launch_attention_tiles_bf16(const AttentionKernelParams& params,
+                                        const AttentionMaps& maps, int num_blocks,
+                                        cudaStream_t stream);
+cudaError_t launch_attention_tiles_fp16(const AttentionKernelParams& params,
+                                        const AttentionMaps& maps, int num_blocks,
+                                        cudaStream_t stream);
+
+/// Rows of the plan that passes or tiles marked.
 cudaError_t launch_attention_exact_rows(const AttentionKernelParams& params, cudaStream_t stream);
 
 }  // namespace msa::cuda

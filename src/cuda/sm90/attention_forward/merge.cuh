@@ -32,35 +32,6 @@ struct MergeRing {
   }
 };
 
-/// Turns the order of store_partial() into columns, within quads: lane c of a quad goes in with its
-/// words of tiles 0 to 3 and comes out with the four words of tile c.
-__device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
-  const bool odd = (threadIdx.x & 1) != 0;
-  const bool upper = (threadIdx.x & 2) != 0;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const uint32_t got = __shfl_xor_sync(~0u, odd ? words[i] : words[i + 1], 1);
-    words[i] = odd ? got : words[i];
-    words[i + 1] = odd ? words[i + 1] : got;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const uint32_t got = __shfl_xor_sync(~0u, upper ? words[i] : words[i + 2], 2);
-    words[i] = upper ? got : words[i];
-    words[i + 2] = upper ? words[i + 2] : got;
-  }
-}
-
-/// Writes the eight columns of a lane.
-__device__ __forceinline__ void store_columns(uint16_t* to, const uint32_t (&words)[4], bool wide) {
-  if (wide) {
-    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) reinterpret_cast<uint32_t*>(to)[i] = words[i];
-  }
-}
-
 /// Units warp_index, warp_index + num_warps, ... of a pass, by one warp.
 template <typename Traits>
 __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int pass, uint8_t* ring,
@@ -92,25 +63,25 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
   const float* partial_lse2 = p.partial_lse2 + p.partial_part(pass, 0, 0, 0);
   const uint64_t evict_first = evict_first_policy();
   const auto visits_of = [&](int unit) {
-    if (unit >= num_units) return 0u;
+    if (unit >= num_units) return uint64_t{0};
     const int list = unit >> parts_shift;
     const int row = chunk_in_plan + (list >> groups_shift);
     const int group = first_group + (list & (p.groups_per_pass - 1));
-    return static_cast<uint32_t>(p.masks[row * static_cast<int>(p.op.num_kv_heads) + group]);
+    return gathered_visits(p.masks[row * static_cast<int>(p.op.num_kv_heads) + group]);
   };
   const auto places_of = [](uint32_t visits) { return 32 - __clz(static_cast<int>(visits)); };
 
   // 1. What is copied: unit and place of the next slot.
   int copied_unit = warp_index;
   int copied_place = 0;
-  uint32_t copied_visits = visits_of(copied_unit);
-  uint32_t next_visits = visits_of(copied_unit + num_warps);
+  auto copied_visits = static_cast<uint32_t>(visits_of(copied_unit));
+  auto next_visits = static_cast<uint32_t>(visits_of(copied_unit + num_warps));
   const auto copy_slot = [&](uint32_t slot) {
     while (copied_unit < num_units && copied_place >= places_of(copied_visits)) {
       copied_unit += num_warps;
       copied_place = 0;
       copied_visits = next_visits;
-      next_visits = visits_of(copied_unit + num_warps);
+      next_visits = static_cast<uint32_t>(visits_of(copied_unit + num_warps));
     }
     if (copied_unit >= num_units) return;
     if (lane == 0) {
@@ -139,11 +110,12 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
     }
   };
   RingPosition slot;
-  uint32_t ahead_visits = visits_of(warp_index);
+  uint64_t ahead = visits_of(warp_index);
   float ahead_lse2[kHeld];
   load_lse2(warp_index, ahead_lse2);
   for (int unit = warp_index; unit < num_units; unit += num_warps) {
-    const uint32_t visits = ahead_visits;
+    const auto visits = static_cast<uint32_t>(ahead);
+    const bool tiled = (ahead & kTileBit) != 0;  // its results are written already
     float lse2[kHeld];
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
@@ -151,7 +123,7 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
       const bool visited = place < top_k && (visits >> place & 1) != 0;
       lse2[i] = visited ? ahead_lse2[i] : minus_infinity();
     }
-    ahead_visits = visits_of(unit + num_warps);
+    ahead = visits_of(unit + num_warps);
     load_lse2(unit + num_warps, ahead_lse2);
     const int list = unit >> parts_shift;
     const int64_t row = p.plan_begin + chunk_in_plan + (list >> groups_shift);
@@ -176,7 +148,7 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
     const float inverse = total == 0.0f ? 0.0f : reciprocal_fast(total);
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) weights[lane + i * 32] = lse2[i] * inverse;
-    if (p.op.lse != nullptr && lane < part_heads) {
+    if (p.op.lse != nullptr && lane < part_heads && !tiled) {
       p.op.lse[row * p.op.lse_token_stride + (q_head + lane) * p.op.lse_head_stride] =
           total == 0.0f ? minus_infinity() : (largest + __log2f(total)) * kLn2;
     }
@@ -227,7 +199,7 @@ __device__ __forceinline__ void merge_lists(const AttentionKernelParams& p, int 
       transpose_quad(words);
       const int head = (r * 512 + lane * 16) / kRowBytes;
       const int column = lane * 8 % Traits::kDim;
-      if (head < part_heads) {
+      if (head < part_heads && !tiled) {
         store_columns(static_cast<uint16_t*>(p.op.out) + row * p.op.out_token_stride +
                           (q_head + head) * p.op.out_head_stride + column,
                       words, p.wide_out);
@@ -250,6 +222,7 @@ __global__ void __launch_bounds__(kMergeThreads)
   allow_next_kernel();
   extern __shared__ __align__(128) uint8_t shared[];
   wait_for_previous_kernel();
+  if (p.gathers[pass] == 0) return;
   constexpr int kWarps = kMergeThreads / 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   merge_lists<Traits>(p, pass, shared + warp * Ring::kBytes,

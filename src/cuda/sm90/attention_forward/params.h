@@ -13,6 +13,7 @@ namespace msa::cuda {
 
 inline constexpr int kItemVisits = 64;
 inline constexpr int kVisitSlotBits = 5;  // K is at most 32
+inline constexpr int kTileEntries = 64;   // most blocks of a query tile
 inline constexpr int kTileRows = 64;      // rows of one wgmma tile: 64 / G queries of G heads
 inline constexpr int kPartShift = 2;
 inline constexpr int kPartHeads = 1 << kPartShift;  // most heads whose partial rows lie together
@@ -35,16 +36,44 @@ MSA_HOST_DEVICE int item_group(uint32_t packed) { return static_cast<int>(packed
 MSA_HOST_DEVICE int item_tokens(uint32_t packed) { return static_cast<int>(packed >> 16 & 0xFFu); }
 MSA_HOST_DEVICE bool item_is_local(uint32_t packed) { return packed >> 31 != 0; }
 
+/// Adjacent positions of one request and group, computed together; 32 bytes.
+struct QueryTile {
+  int32_t row;    // of q where query 0 of the tile would stand; may lie before the request
+  int16_t first;  // queries [first, last) exist
+  int16_t last;
+  int32_t position;  // of query 0; a multiple of the tile's queries
+  int32_t request;
+  int32_t group;
+  int32_t num_entries;  // blocks that any query picked; 0: not a tile after all
+  int32_t first_key;
+  int32_t key_length;
+};
+
+/// A block of a query tile: id below 65536 (N / B is), and a bit for each query that picked it.
+inline constexpr int kTilePickBits = 16;
+MSA_HOST_DEVICE uint32_t pack_tile_entry(uint32_t block, uint32_t picks) {
+  return block | picks << kTilePickBits;
+}
+MSA_HOST_DEVICE int tile_entry_block(uint32_t entry) { return static_cast<int>(entry & 0xFFFFu); }
+MSA_HOST_DEVICE uint32_t tile_entry_picks(uint32_t entry) { return entry >> kTilePickBits; }
+
+/// Whether a query tile is taken: its two halves work on `blocks_a` and `blocks_b` blocks, where
+/// `visits` lists name a block. A tile and block of gathered rows costs 1.75 of these.
+MSA_HOST_DEVICE bool tile_pays(int blocks_a, int blocks_b, int visits, int group_size) {
+  return (blocks_a + blocks_b) * kTileRows * 4 <= visits * group_size * 7;
+}
+
 struct AttentionKernelParams {
   core::AttentionForwardParams op;
   int group_shift = 0;  // log2(G)
   int chunk_rows = 0;   // query rows of a chunk; a multiple of 32
   int groups_per_pass = 0;
-  int num_ranges = 0;      // Hkv / groups_per_pass
-  int item_visits = 0;     // most visits of an item: kItemVisits or fewer
-  int merge_blocks = 0;    // thread blocks that merge a pass while the others gather the next
-  bool wide_out = false;   // rows of out can be written 16 bytes at a time
-  int64_t plan_begin = 0;  // rows [plan_begin, plan_end) of the current plan
+  int num_ranges = 0;         // Hkv / groups_per_pass
+  int item_visits = 0;        // most visits of an item: kItemVisits or fewer
+  int merge_blocks = 0;       // thread blocks that merge a pass while the others gather the next
+  bool queries_stay = false;  // gathered queries are to stay in L2
+  bool wide_out = false;      // rows of out can be written 16 bytes at a time
+  int64_t plan_begin = 0;     // rows [plan_begin, plan_end) of the current plan
   int64_t plan_end = 0;
   int64_t bins_per_pass = 0;    // capacity: 2 * groups_per_pass * (upper bound of blocks)
   int64_t visits_per_pass = 0;  // capacity
@@ -56,12 +85,21 @@ struct AttentionKernelParams {
   Item* items = nullptr;          // [passes, items_per_pass]
   int32_t* num_items = nullptr;   // [passes]
   int32_t* tickets = nullptr;     // [passes]
-  uint64_t* masks = nullptr;      // [plan rows, Hkv]: bit n: place n is a visit; see below
+  // [plan rows and as many as a tile can reach past them, Hkv]: bit n: place n is a visit, and
+  // see below
+  uint64_t* masks = nullptr;
+  int32_t* gathers = nullptr;        // [passes]: whether any row is gathered, not tiled
+  int32_t* num_tiles = nullptr;      // [1]
+  int32_t* tile_ticket = nullptr;    // [1]
+  QueryTile* tiles = nullptr;        // [tile_capacity]
+  uint32_t* tile_entries = nullptr;  // [tile_capacity, kTileEntries], ascending ids
+  int64_t tile_capacity = 0;         // 0: no query tiles
   // Two passes' worth: one is written while the other is merged.
   void* partial = nullptr;        // [2, rows, groups, G / P, K, P, D], element type; P below
   float* partial_lse2 = nullptr;  // the same without D
 
   MSA_HOST_DEVICE int group_size() const { return 1 << group_shift; }
+  MSA_HOST_DEVICE int tile_queries() const { return 2 * kTileRows >> group_shift; }
   /// log2 of P, the heads whose partial rows of one place lie together. Shifts throughout: a
   /// division here cost the gather kernel 6 % of its time.
   MSA_HOST_DEVICE int part_shift() const {
@@ -85,6 +123,12 @@ struct AttentionKernelParams {
 // Bits of a mask above the 32 places of the id list.
 inline constexpr int kLocalShift = 32;                    // 6 bits: 1 + place of the local block
 inline constexpr uint64_t kExactBit = uint64_t{1} << 40;  // to be computed by exact_rows.cu
+inline constexpr uint64_t kTileBit = uint64_t{1} << 41;   // computed in a query tile, not gathered
+
+/// Visits that are gathered: none for a row of a query tile, whose bit stays.
+MSA_HOST_DEVICE uint64_t gathered_visits(uint64_t mask) {
+  return (mask & kTileBit) != 0 ? kTileBit : mask & 0xFFFFFFFFu;
+}
 
 /// The place of the local block in the list of a mask, or -1.
 MSA_HOST_DEVICE int local_place(uint64_t mask) {

@@ -1,7 +1,8 @@
 // The reverse index: for each block, which rows visit it. Built on the device from the block ids.
 //
 //   reset    zero the counts of all bins; a bin is (pass, local or not, group, request, block)
-//   count    each row: which of its ids are visits (mask), one count in the bin of each
+//   count    each row: which of its ids are visits (mask), one count in the bin of each; tiles of
+//            neighbouring rows that share blocks are listed apart (tile_union.cuh), not counted
 //   scan     one thread block a pass: bins to offsets; cut bins into items of few visits
 //   scatter  each row again: its visits into the bins' lists
 //
@@ -13,6 +14,7 @@
 #include "cuda/device/overlap.cuh"
 #include "cuda/device/sequence.cuh"
 #include "cuda/sm90/attention_forward/launch.h"
+#include "cuda/sm90/attention_forward/tile_union.cuh"
 
 namespace msa::cuda {
 namespace {
@@ -27,7 +29,9 @@ __device__ __forceinline__ int64_t request_blocks(const AttentionKernelParams& p
 }
 
 __device__ __forceinline__ int64_t pass_count(const AttentionKernelParams& p) {
-  return ceil_div(p.plan_end - p.plan_begin, p.chunk_rows) * p.num_ranges;
+  const auto rows = static_cast<uint32_t>(p.plan_end - p.plan_begin);
+  const auto chunk = static_cast<uint32_t>(p.chunk_rows);
+  return int64_t{(rows + chunk - 1) / chunk} * p.num_ranges;
 }
 
 /// Bins of a pass that exist: this many for local visits, and as many for the others. Offsets that
@@ -63,17 +67,73 @@ __global__ void __launch_bounds__(kResetThreads)
     if (lane == 0 && blockIdx.x == 0) p.block_base[batch] = static_cast<int32_t>(before);
   }
   __syncthreads();
-  const int64_t used = 2 * used_bins(p, total_blocks);
-  const int64_t total = pass_count(p) * used;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kResetThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kResetThreads + threadIdx.x; i < total;
-       i += step) {
+  const auto used = static_cast<uint32_t>(2 * used_bins(p, total_blocks));
+  const uint32_t total = static_cast<uint32_t>(pass_count(p)) * used;  // kPlanBytes bounds it
+  const uint32_t step = gridDim.x * kResetThreads;
+  for (uint32_t i = blockIdx.x * kResetThreads + threadIdx.x; i < total; i += step) {
     p.bins[i / used * p.bins_per_pass + i % used] = 0;
+  }
+  if (blockIdx.x > 0) return;
+  for (int64_t pass = threadIdx.x; pass < pass_count(p); pass += kResetThreads) p.gathers[pass] = 0;
+  if (p.tile_capacity == 0) return;
+  if (threadIdx.x == 0) *p.num_tiles = *p.tile_ticket = 0;
+  // Rows past the plan that its last tile may reach.
+  const int64_t past = (p.plan_end - p.plan_begin) * p.op.num_kv_heads;
+  for (int64_t i = threadIdx.x; i < p.tile_queries() * p.op.num_kv_heads; i += kResetThreads) {
+    p.masks[past + i] = 0;
   }
 }
 
+/// The request of lane `from`, for all lanes.
+__device__ __forceinline__ Request broadcast(const Request& request, int from) {
+  return {__shfl_sync(~0u, request.first_row, from), __shfl_sync(~0u, request.num_rows, from),
+          __shfl_sync(~0u, request.first_key, from), __shfl_sync(~0u, request.key_length, from)};
+}
+
+/// Lists the tiles that begin in the warp's 32 rows and pay. True for lanes whose row is in a tile
+/// that pays, wherever that begins. `placed`: the row has a position.
+__device__ __forceinline__ bool list_tiles(const AttentionKernelParams& p, const Request& request,
+                                           int64_t request_index, int group, int64_t row,
+                                           bool placed, uint32_t* bitmap) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int64_t position = placed ? request.position(row) : 0;
+  const bool begins =
+      placed && (lane == 0 || (position & (p.tile_queries() - 1)) == 0 || row == request.first_row);
+  bool tiled = false;
+  for (uint32_t heads = __ballot_sync(~0u, begins); heads != 0; heads &= heads - 1) {
+    const int head = __ffs(static_cast<int>(heads)) - 1;
+    const int64_t head_row = __shfl_sync(~0u, row, head);
+    QueryTile tile = tile_of(p, broadcast(request, head), __shfl_sync(~0u, request_index, head),
+                             group, __shfl_sync(~0u, position, head));
+    const bool lists = tile.row + tile.first == head_row;
+    int slot = -1;
+    const auto take_slot = [&] {
+      if (lists && lane == 0) slot = atomicAdd(p.num_tiles, 1);
+    };
+    uint32_t entries[2] = {};
+    const bool pays = find_union(p, tile, bitmap, entries, take_slot);
+    tiled = tiled || (pays && placed && row >= tile.row + tile.first && row < tile.row + tile.last);
+    slot = __shfl_sync(~0u, slot, 0);
+    if (slot < 0 || slot >= p.tile_capacity) continue;
+    if (lane == 0) p.tiles[slot] = tile;  // of no entries when it does not pay after all
+    if (!pays) continue;
+    uint32_t* to = p.tile_entries + int64_t{slot} * kTileEntries;
+    if (lane < tile.num_entries) to[lane] = entries[0];
+    if (lane + 32 < tile.num_entries) to[lane + 32] = entries[1];
+    const int64_t reached = int64_t{tile.row} + lane;
+    if (lane >= tile.first && lane < tile.last && reached >= p.plan_end) {
+      const int32_t* ids = p.op.block_ids.data + group * p.op.block_ids.head_stride +
+                           reached * p.op.block_ids.token_stride;
+      p.masks[(reached - p.plan_begin) * p.op.num_kv_heads + group] =
+          kTileBit | classify(ids, static_cast<int>(p.op.block_ids.top_k),
+                              tile.position / static_cast<int>(p.op.block_size));
+    }
+  }
+  return tiled;
+}
+
 template <bool kScatter>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 5)
     attention_plan_rows(const __grid_constant__ AttentionKernelParams p) {
   allow_next_kernel();
   wait_for_previous_kernel();
@@ -89,28 +149,39 @@ __global__ void __launch_bounds__(kRowThreads)
   const int64_t total_blocks = p.block_base[p.op.sequences.batch];
   const int64_t half = used_bins(p, total_blocks);
   int64_t bin_in_pass = group % p.groups_per_pass * total_blocks;
+  const auto in_plan = static_cast<int>(row - p.plan_begin);
+  const int64_t pass = in_plan / p.chunk_rows * p.num_ranges + group / p.groups_per_pass;
   uint64_t mask = 0;
-  if (exists) {
-    uint64_t* stored = p.masks + (row - p.plan_begin) * p.op.num_kv_heads + group;
-    const int64_t request_index = find_request(p.op.sequences, row);
-    if (request_index < p.op.sequences.batch) bin_in_pass += p.block_base[request_index];
-    if (kScatter) {
-      mask = *stored;
-    } else {
-      const Request request = load_request(p.op.sequences, p.op.k.num_rows, request_index);
+  uint64_t* stored = p.masks + (exists ? in_plan : 0) * p.op.num_kv_heads + group;
+  const int64_t request_index = exists ? find_request(p.op.sequences, row) : 0;
+  if (exists && request_index < p.op.sequences.batch) bin_in_pass += p.block_base[request_index];
+  if constexpr (kScatter) {
+    if (exists) mask = *stored;
+    if ((mask & kTileBit) != 0) mask = 0;
+  } else {
+    Request request = {};
+    bool placed = false;
+    if (exists) {
+      request = load_request(p.op.sequences, p.op.k.num_rows, request_index);
       const int64_t position = request.position(row);
-      if (position >= 0 && position < request.key_length) {
-        const int64_t local = position / p.op.block_size;
-        mask = classify(ids, top_k, static_cast<int>(local));
+      placed = position >= 0 && position < request.key_length;
+      if (placed) {
+        const int local = static_cast<int>(position) / static_cast<int>(p.op.block_size);
+        mask = classify(ids, top_k, local);
         if (bin_in_pass + local >= half) mask = 0;
       }
-      *stored = mask;
     }
+    bool tiled = false;
+    if (p.tile_capacity > 0) {
+      __shared__ uint32_t bitmaps[kRowThreads / 32][kUnionBitmapWords];
+      tiled = list_tiles(p, request, request_index, group, row, placed, bitmaps[threadIdx.x / 32]);
+    }
+    if (exists) *stored = mask | (tiled ? kTileBit : 0);
+    if (tiled) mask = 0;
+    if (__any_sync(~0u, exists && !tiled) && lane == 0) p.gathers[pass] = 1;
   }
 
   // One bin for each visit; lanes of a warp that share a bin make one atomic.
-  const int64_t in_plan = row - p.plan_begin;
-  const int64_t pass = in_plan / p.chunk_rows * p.num_ranges + group / p.groups_per_pass;
   const int64_t first_bin = pass * p.bins_per_pass + bin_in_pass;
   const int own = local_place(mask);
   for (int base = 0; base < top_k; base += kIdsAtOnce) {
@@ -171,6 +242,12 @@ __device__ __forceinline__ uint64_t block_scan(uint64_t value, uint64_t* warp_su
   return before + sum - value;
 }
 
+/// Into how many items `count` visits are cut. 32 bits: a 64-bit division is a call.
+__device__ __forceinline__ uint32_t items_of(const AttentionKernelParams& p, uint32_t count) {
+  const auto most = static_cast<uint32_t>(p.item_visits);
+  return (count + most - 1) / most;
+}
+
 /// The items of `bin`; the first `half` bins are those of local visits.
 __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int64_t pass,
                                             int64_t bin, int64_t half, int64_t total_blocks,
@@ -180,9 +257,10 @@ __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int6
   // keys share their begin with the next one, which is then the later.
   const int64_t batch = p.op.sequences.batch;
   const bool local = bin < half;
-  const int64_t in_half = local ? bin : bin - half;
-  const int64_t block = in_half % total_blocks;
-  const auto group = static_cast<uint32_t>(in_half / total_blocks);
+  const auto in_half = static_cast<uint32_t>(local ? bin : bin - half);
+  const auto blocks = static_cast<uint32_t>(total_blocks);
+  const int64_t block = in_half % blocks;
+  const uint32_t group = in_half / blocks;
   int64_t low = 0;
   int64_t high = batch - 1;
   while (low < high) {
@@ -199,17 +277,18 @@ __device__ __forceinline__ void write_items(const AttentionKernelParams& p, int6
       block_coordinates(p.op.sequences, low, request.first_key, block_of_request, p.op.block_size);
   const int64_t begin_position = block_of_request * p.op.block_size;
   const int64_t left = request.key_length - begin_position;
-  const int64_t chunk_begin = p.plan_begin + pass / p.num_ranges * p.chunk_rows;
+  const int64_t chunk_begin =
+      p.plan_begin + int64_t{static_cast<int>(pass) / p.num_ranges} * p.chunk_rows;
   const auto shift = static_cast<int32_t>(request.position(chunk_begin) - begin_position);
   const auto tokens = static_cast<uint32_t>(left < p.op.block_size ? left : p.op.block_size);
-  const int64_t pieces = ceil_div(count, p.item_visits);
+  const uint32_t pieces = items_of(p, count);
   Item* items = p.items + pass * p.items_per_pass + first_item;
-  for (int64_t piece = 0; piece < pieces; ++piece) {
-    const int64_t begin = piece_begin(count, pieces, piece);
-    const int64_t end = piece_begin(count, pieces, piece + 1);
+  for (uint32_t piece = 0; piece < pieces; ++piece) {
+    const uint32_t begin = piece_begin(count, pieces, piece);
+    const uint32_t end = piece_begin(count, pieces, piece + 1);
     items[piece] = {p.op.sequences.page_table != nullptr ? place.y : place.x, shift,
                     static_cast<int32_t>(first_visit + begin),
-                    pack_item(static_cast<uint32_t>(end - begin), group, tokens, local)};
+                    pack_item(end - begin, group, tokens, local)};
   }
 }
 
@@ -232,8 +311,7 @@ __global__ void __launch_bounds__(kScanThreads)
 #pragma unroll
     for (int i = 0; i < kScanBins; ++i) {
       counts[i] = i < own_bins && first + i < num_bins ? bins[first + i] : 0;
-      mine += static_cast<uint64_t>(counts[i]) << 32 |
-              static_cast<uint64_t>(ceil_div(counts[i], p.item_visits));
+      mine += static_cast<uint64_t>(counts[i]) << 32 | items_of(p, counts[i]);
     }
     uint64_t total = 0;
     uint64_t at = carry + block_scan(mine, warp_sums, &total);
@@ -244,8 +322,7 @@ __global__ void __launch_bounds__(kScanThreads)
       if (counts[i] == 0) continue;
       write_items(p, pass, first + i, half, total_blocks, counts[i],
                   static_cast<uint32_t>(at >> 32), static_cast<uint32_t>(at));
-      at += static_cast<uint64_t>(counts[i]) << 32 |
-            static_cast<uint64_t>(ceil_div(counts[i], p.item_visits));
+      at += static_cast<uint64_t>(counts[i]) << 32 | items_of(p, counts[i]);
     }
   }
   if (threadIdx.x == 0) {

@@ -63,18 +63,37 @@ __device__ __forceinline__ void softmax_tile(const float (&scores)[kCount], floa
   }
 }
 
-/// q k^T of a 64-row tile and a block, both in shared memory; waits for the result.
+/// Starts q k^T of a 64-row tile and a block, both in shared memory.
 template <typename Traits>
-__device__ __forceinline__ void multiply_keys(float (&scores)[Traits::kBlock / 2], uint32_t queries,
-                                              uint32_t keys) {
-  wgmma_pin(scores);
-  wgmma_fence();
+__device__ __forceinline__ void issue_keys(float (&scores)[Traits::kBlock / 2], uint32_t queries,
+                                           uint32_t keys) {
 #pragma unroll
   for (int k = 0; k < Traits::kDim / 16; ++k) {
     Wgmma<typename Traits::Element, Traits::kBlock>::shared_rows(
         scores, row_operand(queries, kTileRows, k * 16), row_operand(keys, Traits::kBlock, k * 16),
         k > 0);
   }
+}
+
+/// Starts weights v, added to `out` or in its place.
+template <typename Traits>
+__device__ __forceinline__ void issue_values(float (&out)[Traits::kDim / 2],
+                                             const uint32_t (&weights)[Traits::kBlock / 16][4],
+                                             uint32_t values, bool accumulate) {
+#pragma unroll
+  for (int k = 0; k < Traits::kBlock / 16; ++k) {
+    Wgmma<typename Traits::Element, Traits::kDim>::register_columns(
+        out, weights[k], column_operand(values, Traits::kBlock, k * 16), k > 0 || accumulate);
+  }
+}
+
+/// q k^T; waits for the result.
+template <typename Traits>
+__device__ __forceinline__ void multiply_keys(float (&scores)[Traits::kBlock / 2], uint32_t queries,
+                                              uint32_t keys) {
+  wgmma_pin(scores);
+  wgmma_fence();
+  issue_keys<Traits>(scores, queries, keys);
   wgmma_commit();
   wgmma_wait<0>();
   wgmma_pin(scores);
@@ -87,11 +106,7 @@ __device__ __forceinline__ void multiply_values(float (&out)[Traits::kDim / 2],
                                                 uint32_t values) {
   wgmma_pin(out);
   wgmma_fence();
-#pragma unroll
-  for (int k = 0; k < Traits::kBlock / 16; ++k) {
-    Wgmma<typename Traits::Element, Traits::kDim>::register_columns(
-        out, weights[k], column_operand(values, Traits::kBlock, k * 16), k > 0);
-  }
+  issue_values<Traits>(out, weights, values, false);
   wgmma_commit();
   wgmma_wait<0>();
   wgmma_pin(out);
@@ -112,6 +127,35 @@ __device__ __forceinline__ void store_partial(const float (&out)[Traits::kDim / 
       words[j] = Type::pack_output(out[i] * factor, out[i + 1] * factor);
     }
     *reinterpret_cast<uint4*>(to + s * 32) = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+}
+
+/// Turns the order of store_partial() into columns, within quads: lane c of a quad goes in with its
+/// words of tiles 0 to 3 and comes out with the four words of tile c.
+__device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
+  const bool odd = (threadIdx.x & 1) != 0;
+  const bool upper = (threadIdx.x & 2) != 0;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t got = __shfl_xor_sync(~0u, odd ? words[i] : words[i + 1], 1);
+    words[i] = odd ? got : words[i];
+    words[i + 1] = odd ? words[i + 1] : got;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t got = __shfl_xor_sync(~0u, upper ? words[i] : words[i + 2], 2);
+    words[i] = upper ? got : words[i];
+    words[i + 2] = upper ? words[i + 2] : got;
+  }
+}
+
+/// Writes the eight columns of a lane.
+__device__ __forceinline__ void store_columns(uint16_t* to, const uint32_t (&words)[4], bool wide) {
+  if (wide) {
+    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) reinterpret_cast<uint32_t*>(to)[i] = words[i];
   }
 }
 
