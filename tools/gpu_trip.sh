@@ -5,7 +5,8 @@
 #
 # BIN is the folder that tools/gpu_pack.sh filled; OUT gets logs and JSON; the whole
 # ends within SECONDS (default 520). Steps, in the order of their need:
-#   primitives stages ops sanitizer table peers suite ncu long
+#   primitives stages ops verify sanitizer table dense peers suite ncu long
+# verify needs the tool in BIN, too: tools/gpu_pack.sh FROM BIN cuda_check cuda_bench msa
 # A step that fails stops the correctness steps after it, not the measurements. A summary is last.
 set -u
 bin=${1:?BIN}
@@ -16,7 +17,7 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   limit=$1
   shift
 fi
-steps=${*:-primitives stages ops sanitizer table peers suite ncu long}
+steps=${*:-primitives stages ops verify sanitizer table dense peers suite ncu long}
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
 start=$SECONDS
@@ -58,6 +59,11 @@ if wants ops && [[ $sound == yes ]]; then
   run ops 120 "$bin/cuda_check" --part ops --cases 40 --json "$out/ops.json" || sound=no
   grep FAILED "$out/ops.log" | cut -c 1-400 | head -n 20
 fi
+if wants verify && [[ -x $bin/msa ]]; then
+  run verify 60 env LD_LIBRARY_PATH="$bin" "$bin/msa" verify --backend cuda \
+    --pack "$here/conformance/pack"
+  grep FAIL "$out/verify.log" | cut -c 1-400 | head -n 20
+fi
 if wants sanitizer; then
   for tool in memcheck racecheck initcheck synccheck; do
     run "sanitizer-$tool" 45 compute-sanitizer --tool $tool --error-exitcode 9 \
@@ -67,6 +73,10 @@ fi
 if wants table; then
   run table 90 "$bin/cuda_bench" --table 8192,32768,131072 --json "$out/table.json"
 fi
+if wants dense; then
+  run dense 30 "$bin/cuda_bench" --part dense --table 8192,32768,131072 --repeats 3 \
+    --json "$out/dense.json"
+fi
 if wants peers; then
   run peers 60 python3 "$here/bench/cuda/peers.py" --json "$out/peers.json"
 fi
@@ -75,7 +85,8 @@ if wants suite; then
     --json "$out/suite.json"
 fi
 if wants ncu; then
-  for kernel in sm90_index_forward sm90_attention_gather sm90_attention_merge; do
+  for kernel in sm90_index_forward sm90_attention_gather sm90_attention_merge \
+    sm90_attention_query_tile; do
     run "ncu-$kernel" 60 ncu --clock-control none --set full --launch-skip 1 --launch-count 1 \
       --kernel-name "regex:$kernel" "$bin/cuda_bench" --table 32768 --repeats 1
   done
@@ -85,7 +96,7 @@ if wants long && [[ $sound == yes ]]; then
   grep -E "FAILED|differ" "$out/long.log" | head
 fi
 
-for log in table suite peers; do
+for log in table dense suite peers; do
   [[ -f $out/$log.log ]] && tail -n 60 "$out/$log.log"
 done
 echo "summary after $((SECONDS - start)) s:"
