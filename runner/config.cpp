@@ -209,7 +209,11 @@ void read_rope(const Json& root, ModelConfig& config) {
 }  // namespace
 
 ModelConfig read_config(const std::filesystem::path& folder) {
-  const Json root = read_json_object(kWhat, folder / "config.json", kMaxConfigBytes);
+  return parse_config(read_json_text(kWhat, folder / "config.json", kMaxConfigBytes));
+}
+
+ModelConfig parse_config(std::string_view text) {
+  const Json root = parse_json_object(kWhat, "config.json", text);
   refuse_other_models(root);
   static const Json kNone = Json::object();
   const Json* nested = json_member(root, "sparse_attention_config");

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace msa::runner {
@@ -35,5 +36,7 @@ struct ModelConfig {
 
 /// Reads and checks folder/config.json; refuses by name what the runner does not have.
 ModelConfig read_config(const std::filesystem::path& folder);
+/// The same of the file's text: the entry that fuzzing drives.
+ModelConfig parse_config(std::string_view text);
 
 }  // namespace msa::runner

@@ -16,6 +16,8 @@ class Tokenizer {
  public:
   /// Reads and checks a tokenizer.json; what it uses beyond byte-level BPE is refused by name.
   static Tokenizer load(const std::filesystem::path& file);
+  /// The same of the file's text: the entry that fuzzing drives.
+  static Tokenizer parse(std::string_view text);
 
   /// Text to ids. Special tokens in the text are NOT recognised: text is only ever text. Throws on
   /// invalid UTF-8.

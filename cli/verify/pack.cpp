@@ -157,7 +157,8 @@ std::optional<DType> op_type(const std::string& stored) {
 Pack Pack::open(const std::filesystem::path& folder) {
   Pack pack;
   pack.folder_ = folder;
-  const Json index = runner::read_json_object(kWhat, folder / "index.json", kMaxIndexBytes);
+  const Json index = runner::parse_json_object(
+      kWhat, "index.json", runner::read_json_text(kWhat, folder / "index.json", kMaxIndexBytes));
   const std::string format = text(index, "format");
   require(format == "msa-conformance", kWhat, "format is wrong: got {}, allowed msa-conformance",
           quote(format));

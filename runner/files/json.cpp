@@ -8,10 +8,9 @@
 #include <vector>
 
 namespace msa::runner {
-namespace {
 
-std::string read_file(std::string_view what, const std::filesystem::path& file,
-                      uintmax_t max_bytes) {
+std::string read_json_text(std::string_view what, const std::filesystem::path& file,
+                           uintmax_t max_bytes) {
   std::error_code problem;
   const uintmax_t bytes = std::filesystem::file_size(file, problem);
   if (problem) {
@@ -30,8 +29,6 @@ std::string read_file(std::string_view what, const std::filesystem::path& file,
   }
   return text;
 }
-
-}  // namespace
 
 Json parse_json(std::string_view what, std::string_view name, std::string_view text) {
   // Keys seen so far in each open object; nlohmann-json itself keeps the last of equal keys.
@@ -61,12 +58,10 @@ Json parse_json(std::string_view what, std::string_view name, std::string_view t
   }
 }
 
-Json read_json_object(std::string_view what, const std::filesystem::path& file,
-                      uintmax_t max_bytes) {
-  const std::string text = read_file(what, file, max_bytes);
-  Json root = parse_json(what, file.filename().string(), text);
-  require(root.is_object(), what, "{} has the wrong root: got {}, allowed an object",
-          file.filename().string(), root.type_name());
+Json parse_json_object(std::string_view what, std::string_view name, std::string_view text) {
+  Json root = parse_json(what, name, text);
+  require(root.is_object(), what, "{} has the wrong root: got {}, allowed an object", name,
+          root.type_name());
   return root;
 }
 

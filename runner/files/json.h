@@ -18,9 +18,12 @@ inline constexpr int kMaxJsonDepth = 32;
 /// Parses text; `what` heads the messages and `name` says which document it is.
 Json parse_json(std::string_view what, std::string_view name, std::string_view text);
 
-/// Reads and parses a file of at most max_bytes. The root must be an object.
-Json read_json_object(std::string_view what, const std::filesystem::path& file,
-                      uintmax_t max_bytes);
+/// The same, and the root must be an object.
+Json parse_json_object(std::string_view what, std::string_view name, std::string_view text);
+
+/// All of a file of at most max_bytes.
+std::string read_json_text(std::string_view what, const std::filesystem::path& file,
+                           uintmax_t max_bytes);
 
 /// A short description of a value for messages: "string \"x\"", "number 3", "object".
 std::string describe_json(const Json& value);

@@ -19,6 +19,7 @@ namespace msa::runner {
 namespace {
 
 constexpr const char* kWhat = "safetensors";
+constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr size_t kMaxHeaderBytes = 100'000'000;  // the limit that the format itself states
 constexpr uintmax_t kMaxIndexBytes = 100'000'000;
 constexpr int64_t kMaxElements = int64_t{1} << 56;
@@ -53,13 +54,16 @@ size_t element_bytes(const std::string& file, const std::string& tensor, const s
        known);
 }
 
-void check_metadata(const std::string& file, const Json& metadata) {
+Metadata read_metadata(const std::string& file, const Json& metadata) {
+  Metadata entries;
   require(metadata.is_object(), kWhat, "{}: __metadata__ is wrong: got {}, allowed an object", file,
           metadata.type_name());
   for (const auto& [key, value] : metadata.items()) {
     require(value.is_string(), kWhat, "{}: __metadata__ {} is wrong: got {}, allowed a string",
             file, quote(key), value.type_name());
+    entries.emplace(key, value.get<std::string>());
   }
+  return entries;
 }
 
 /// One entry of the header; its range is in [begin, end) of the data.
@@ -114,9 +118,10 @@ Entry read_entry(const std::string& file, const std::string& name, const Json& v
   return entry;
 }
 
-/// The shards that an index names, and which tensor it puts where.
-std::map<std::string, std::string> read_index(const std::filesystem::path& file) {
-  const Json root = read_json_object(kWhat, file, kMaxIndexBytes);
+}  // namespace
+
+std::map<std::string, std::string> parse_shard_index(std::string_view json) {
+  const Json root = parse_json_object(kWhat, kIndexName, json);
   const Json* map = json_member(root, "weight_map");
   require(map != nullptr && map->is_object() && !map->empty(), kWhat,
           "{} has no weight_map: got {}, allowed an object of tensor names", "the index",
@@ -132,8 +137,6 @@ std::map<std::string, std::string> read_index(const std::filesystem::path& file)
   }
   return shards;
 }
-
-}  // namespace
 
 int64_t StoredTensor::num_elements() const {
   int64_t elements = 1;
@@ -167,7 +170,8 @@ MappedFile::~MappedFile() {
 }
 
 std::map<std::string, StoredTensor> parse_safetensors(const std::string& name,
-                                                      const std::byte* data, size_t size) {
+                                                      const std::byte* data, size_t size,
+                                                      Metadata* metadata) {
   require(size >= 8, kWhat, "{} is truncated: got {} bytes, allowed at least 8", name, size);
   uint64_t header_bytes = 0;
   for (size_t i = 0; i < 8; ++i) header_bytes |= std::to_integer<uint64_t>(data[i]) << (8 * i);
@@ -187,7 +191,8 @@ std::map<std::string, StoredTensor> parse_safetensors(const std::string& name,
   std::vector<Entry> entries;
   for (const auto& [key, value] : header.items()) {
     if (key == "__metadata__") {
-      check_metadata(name, value);
+      Metadata found = read_metadata(name, value);
+      if (metadata != nullptr) *metadata = std::move(found);
     } else {
       entries.push_back(read_entry(name, key, value, values, value_bytes));
     }
@@ -212,7 +217,7 @@ std::map<std::string, StoredTensor> parse_safetensors(const std::string& name,
 
 TensorFolder TensorFolder::open(const std::filesystem::path& folder) {
   const std::filesystem::path single = folder / "model.safetensors";
-  const std::filesystem::path index = folder / "model.safetensors.index.json";
+  const std::filesystem::path index = folder / kIndexName;
   std::error_code ignored;
   const bool has_single = std::filesystem::exists(single, ignored);
   const bool has_index = std::filesystem::exists(index, ignored);
@@ -227,7 +232,8 @@ TensorFolder TensorFolder::open(const std::filesystem::path& folder) {
     result.tensors_ = parse_safetensors("model.safetensors", file.data(), file.size());
     return result;
   }
-  const std::map<std::string, std::string> places = read_index(index);
+  const std::map<std::string, std::string> places =
+      parse_shard_index(read_json_text(kWhat, index, kMaxIndexBytes));
   std::set<std::string> shards;
   for (const auto& [name, shard] : places) shards.insert(shard);
   for (const std::string& shard : shards) {

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace msa::runner {
@@ -55,9 +56,15 @@ class TensorFolder {
   std::map<std::string, StoredTensor> tensors_;
 };
 
+using Metadata = std::map<std::string, std::string>;
+
 /// The tensors of one file's bytes; `name` is for messages. The entry that fuzzing drives.
 std::map<std::string, StoredTensor> parse_safetensors(const std::string& name,
-                                                      const std::byte* data, size_t size);
+                                                      const std::byte* data, size_t size,
+                                                      Metadata* metadata = nullptr);
+
+/// The shards that a model.safetensors.index.json names: tensor -> file. Likewise.
+std::map<std::string, std::string> parse_shard_index(std::string_view json);
 
 /// Elements as float32. Throws for a dtype other than F32, BF16 and F16.
 std::vector<float> to_float32(const std::string& name, const StoredTensor& tensor);

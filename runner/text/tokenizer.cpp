@@ -189,7 +189,11 @@ std::pair<std::string, std::string> read_merge(const Json& merge, size_t place) 
 }  // namespace
 
 Tokenizer Tokenizer::load(const std::filesystem::path& file) {
-  const Json root = read_json_object(kWhat, file, kMaxTokenizerBytes);
+  return parse(read_json_text(kWhat, file, kMaxTokenizerBytes));
+}
+
+Tokenizer Tokenizer::parse(std::string_view text) {
+  const Json root = parse_json_object(kWhat, "tokenizer.json", text);
   auto tables = std::make_shared<Tables>();
   refuse_other_pipelines(root);
   tables->order = read_pre_tokenizer(root);
