@@ -10,6 +10,11 @@
 //                  taken), else id -1 and score -inf
 //   places 1...    the K - 1 best other visible blocks of the part, highest score first, on a tie
 //                  the lower id; the rest id -1 and score -inf
+//
+// The index LSE over parts needs no op of its own. It is the lse of attention_forward with q_idx as
+// q, k_idx as k and v (its one head seen Hkv times, by a head stride of 0) and the index's scale;
+// each rank lists the merged ids that lie in its part (all of them for kVisible), and merge_states
+// joins the parts.
 #pragma once
 
 #include <cstdint>

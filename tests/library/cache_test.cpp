@@ -59,16 +59,16 @@ TEST(PageAllocator, SharedPagesAreCopiedBeforeTheyAreWritten) {
   EXPECT_EQ(pages_of(pages, b), pages_of(pages, a));
   EXPECT_EQ(pages.num_free_pages(), 5);
   const auto copy = pages.extend(b, 11);  // the first to write gets a page of its own
-  ASSERT_TRUE(copy);
-  EXPECT_EQ(copy->from, 2);
-  EXPECT_EQ(pages_of(pages, b), (std::vector<int32_t>{0, 1, copy->to}));
+  ASSERT_TRUE(copy.has_value());
+  EXPECT_EQ(copy.value().from, 2);
+  EXPECT_EQ(pages_of(pages, b), (std::vector<int32_t>{0, 1, copy.value().to}));
   EXPECT_FALSE(pages.extend(a, 11));  // the other is alone now
   EXPECT_EQ(pages_of(pages, a), (std::vector<int32_t>{0, 1, 2}));
   // A rollback into a shared page that is full.
   pages.truncate(b, 6);
   const auto second = pages.extend(b, 7);
-  ASSERT_TRUE(second);
-  EXPECT_EQ(second->from, 1);
+  ASSERT_TRUE(second.has_value());
+  EXPECT_EQ(second.value().from, 1);
   EXPECT_EQ(pages.pages(b)[0], 0);
   // At a border of pages nothing shared is written.
   const auto c = pages.fork(a, 8);
@@ -209,7 +209,7 @@ TEST(CacheAppend, WritesTheNewTokensAndNothingElse) {
 
 TEST(CopyPages, CopiesWholePagesOfAllThree) {
   const Context context({.backend = Backend::kCpu, .num_threads = 2});
-  std::vector<float> k(4 * 12), v(4 * 12), k_idx(4 * 6);
+  std::vector<float> k(48), v(48), k_idx(24);  // four pages
   for (size_t n = 0; n < k.size(); ++n) k[n] = static_cast<float>(n);
   for (size_t n = 0; n < v.size(); ++n) v[n] = static_cast<float>(n) + 1000;
   for (size_t n = 0; n < k_idx.size(); ++n) k_idx[n] = n == 13 ? kNaN : static_cast<float>(n);

@@ -315,7 +315,7 @@ TEST(MergeStates, EmptyPartsTypesStridesAndPlaces) {
     args.lse_a = Tensor(lse_a, DType::kFloat32, {3, 1});
     args.lse_b = Tensor(lse_b, DType::kFloat32, {3, 1});
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
-      std::vector<uint32_t> bytes(3 * 11, 0xABABABABu);
+      std::vector<uint32_t> bytes(size_t{3} * 11, 0xABABABABu);
       std::vector<float> lse(3, 77);
       args.out = {bytes.data(), dtype, {3, 1, 8}, {11, 8, 1}};
       args.lse = {lse.data(), DType::kFloat32, {3, 1}};

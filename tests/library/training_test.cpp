@@ -162,11 +162,13 @@ TEST(TrainingReference, TeachersOfWeightZeroAddNothing) {
   batch.scale = batch.scale_idx = 1;
   for (double& value : batch.q) value = 100;
   for (size_t n = 0; n < batch.k.size(); ++n) {
-    batch.k[n] = 100.0 * static_cast<double>(n / static_cast<size_t>(batch.heads * batch.dim));
+    const size_t token = n / static_cast<size_t>(batch.heads * batch.dim);
+    batch.k[n] = 100.0 * static_cast<double>(token);
   }
   for (double& value : batch.q_idx) value = 100;
   for (size_t n = 0; n < batch.k_idx.size(); ++n) {
-    batch.k_idx[n] = -20.0 * static_cast<double>(n / static_cast<size_t>(batch.index_dim));
+    const size_t token = n / static_cast<size_t>(batch.index_dim);
+    batch.k_idx[n] = -20.0 * static_cast<double>(token);
   }
   Call call(batch);
   call.forward(true);
@@ -225,7 +227,7 @@ TEST(TrainingReference, RowsThatSeeNothingHaveGradientZero) {
     const auto key = static_cast<size_t>(batch.heads * batch.dim);
     for (size_t n = 7 * key; n < dk.size(); ++n) EXPECT_EQ(dk[n], 0) << n;  // of no request
     const Floats dk_idx = call.dk_idx();
-    for (size_t n = 7 * 3; n < dk_idx.size(); ++n) EXPECT_EQ(dk_idx[n], 0) << n;
+    for (size_t n = size_t{7} * 3; n < dk_idx.size(); ++n) EXPECT_EQ(dk_idx[n], 0) << n;
     for (const Floats& all : {dq, dk, call.dv(), dk_idx, call.dq_idx()}) {
       for (const float value : all) EXPECT_TRUE(std::isfinite(value));
     }
