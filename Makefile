@@ -5,7 +5,7 @@
 #   make bench    measure attention on this machine: msa bench
 #   make install  install libraries, headers, tool and model below PREFIX (/usr/local)
 #   make format   format all C++ and Python
-#   make picture  run the demo and draw it into docs/demo.png, the README's picture
+#   make picture  draw the README's pictures: docs/demo.png, docs/inspect.png
 #
 # Beside them: tree-check and format-check (parts of test), lint (clang-tidy over all C++), and
 # check-PRESET, which builds and runs the C++ tests under any preset of CMakePresets.json.
@@ -41,6 +41,7 @@ picture: setup-build $(BUILD)/build.ninja
 	@cmake --build $(BUILD) --target msa-tool --parallel $(JOBS)
 	$(BUILD)/bin/msa demo --seed 1 $(ARGS) --json > $(BUILD)/demo.json
 	$(PYTHON) tools/draw_demo.py $(BUILD)/demo.json docs/demo.png
+	$(BUILD)/bin/msa inspect --seed 1 --layer 2 --png docs/inspect.png
 
 test: tree-check format-check setup-build $(BUILD)/build.ninja
 	cmake --build $(BUILD) --parallel $(JOBS)

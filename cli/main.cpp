@@ -1,11 +1,14 @@
 // The tool `msa`: reads the command line, does what the verb says, and turns whatever goes wrong
 // into one line on standard error and status 2.
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <exception>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "cli/parts/output.h"
 #include "cli/parts/usage_error.h"
@@ -20,9 +23,31 @@ using namespace msa::cli;
 constexpr const char* kAbout =
     "MiniMax Sparse Attention: find facts in long documents, on the hardware at hand.";
 constexpr const char* kFooter =
-    "Exit status: 0 done, 1 the demo missed a fact or verify found a broken rule, 2 bad input or\n"
-    "something failed (one line on standard error says what).\n\n"
+    "Exit status: 0 done, 1 the demo missed a fact, verify found a broken rule or doctor a "
+    "machine\n"
+    "that cannot run the demo, 2 bad input or something failed (one line on standard error).\n\n"
     "Example:\n  msa demo --length 32K --fact \"the door code = 4711\"";
+
+/// Without memory of its own: there may be none left for a string either.
+void say_no_memory() {
+  constexpr std::string_view kLine =
+      "msa: not enough memory for this; a smaller --length (bench: --context) needs less\n";
+  // Nobody is left to tell when this fails.
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kLine.data(), kLine.size());
+}
+
+/// Before any constructor of a global (CLI11 has dozens, in every file that includes it): what they
+/// throw, nobody could catch.
+[[gnu::constructor(101)]] void check_memory_to_start() {
+  constexpr size_t kBytes = size_t{2} << 20;
+  void* const memory =
+      mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    say_no_memory();
+    _exit(kBadInput);
+  }
+  munmap(memory, kBytes);
+}
 
 int fail(const std::string& message) {
   print_error("msa: " + message);
@@ -39,7 +64,9 @@ int parse_and_run(int argc, char** argv) {
   add_run(app, chosen);
   add_eval(app, chosen);
   add_info(app, chosen);
+  add_inspect(app, chosen);
   add_verify(app, chosen);
+  add_doctor(app, chosen);
   add_bench(app, chosen);
   try {
     app.parse(argc, argv);
@@ -53,7 +80,9 @@ int parse_and_run(int argc, char** argv) {
     return fail(std::string(error.what()) + " (see msa --help, msa VERB --help)");
   }
   if (!chosen)
-    return fail("got no verb, allowed demo, run, eval, info, verify, bench (see msa --help)");
+    return fail(
+        "got no verb, allowed demo, run, eval, inspect, info, doctor, verify, bench (see msa "
+        "--help)");
   return chosen();
 }
 
@@ -74,7 +103,8 @@ int main(int argc, char** argv) {
   } catch (const msa::Error& error) {
     return fail(error.what());
   } catch (const std::bad_alloc&) {
-    return fail("not enough memory for this; a smaller --length (bench: --context) needs less");
+    say_no_memory();
+    return kBadInput;
   } catch (const std::exception& error) {
     return fail(error.what());
   }

@@ -219,6 +219,16 @@ void Forward::attend(int64_t layer, const Chunk& chunk, int64_t first_row, Paged
       options_.selection_hook(layer, chunk.first_position + first_row, num_rows, ids);
       lap(timings_.other_us);
     }
+    if (options_.selection_probe) {
+      options_.selection_probe({.layer = layer,
+                                .first_position = chunk.first_position + first_row,
+                                .num_tokens = num_rows,
+                                .q = q,
+                                .k = cache.k,
+                                .page_table = sequences.page_table,
+                                .block_ids = ids});
+      lap(timings_.other_us);
+    }
     AttentionForwardArgs args;
     args.q = q;
     args.k = cache.k;
@@ -301,7 +311,8 @@ void Forward::run(std::span<const int32_t> tokens, int64_t first_position, Logit
   const int64_t num_layers = model_.config().num_hidden_layers;
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     const bool is_last = layer + 1 == num_layers;
-    const bool whole = !is_last || rows == LogitRows::kAll || options_.selection_hook;
+    const bool whole =
+        !is_last || rows == LogitRows::kAll || options_.selection_hook || options_.selection_probe;
     const int64_t first_row = whole ? 0 : rows == LogitRows::kLast ? num_tokens - 1 : num_tokens;
     norm_rows(model_.weights().layers[static_cast<size_t>(layer)].input_norm, 0, num_tokens);
     project(layer, chunk);

@@ -61,6 +61,19 @@ enum class AttentionMode {
 using SelectionHook = std::function<void(int64_t layer, int64_t first_position, int64_t num_tokens,
                                          const MutableTensor& ids)>;
 
+/// What one sparse layer's attention reads for the tokens at positions first_position ...
+/// first_position + num_tokens - 1. Valid during the call.
+struct SelectionView {
+  int64_t layer = 0;
+  int64_t first_position = 0;
+  int64_t num_tokens = 0;
+  Tensor q;           ///< float32 [num_tokens, Hq, D], after norm and RoPE
+  Tensor k;           ///< [num_pages, B, Hkv, D], the tokens themselves included
+  Tensor page_table;  ///< int32 [1, pages]
+  Tensor block_ids;   ///< int32 [Hkv, num_tokens, K], as a selection hook left them
+};
+using SelectionProbe = std::function<void(const SelectionView&)>;
+
 /// Gets logits float32 [num_tokens, vocab] of the tokens from first_position on; called one or more
 /// times for each chunk, in order of position.
 using LogitsSink =
@@ -78,6 +91,8 @@ struct DecoderOptions {
   /// Sees every token of every sparse layer. Without it the last layer is worked out only for the
   /// tokens whose logits are wanted.
   SelectionHook selection_hook = {};
+  /// Likewise, but only looks, and sees the queries and keys too.
+  SelectionProbe selection_probe = {};
 };
 
 /// Where the time of all appends since the last reset went, in microseconds.

@@ -18,7 +18,7 @@ mkdir -p "$to"
 for program in "$@"; do
   cp "$from/$program" "$to/"
   ldd "$from/$program" | awk '/=> \// { print $3 }' |
-    grep -E '/lib(fmt|hwy|gomp|dnnl|OpenCL)\.' |
+    grep -E '/lib(fmt|hwy|gomp|dnnl|OpenCL|png16|z)\.' |
     while read -r library; do cp -L "$library" "$to/"; done
 done
 ls -l "$to"

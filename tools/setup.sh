@@ -14,8 +14,8 @@ say() { echo "[setup] $*"; }
 
 # ocl-icd-opencl-dev: libdnnl-dev only recommends it, but its CMake files ask for it.
 build_packages=(git make g++ cmake ninja-build pkg-config libfmt-dev libhwy-dev libdnnl-dev
-                ocl-icd-opencl-dev libcli11-dev nlohmann-json3-dev libgtest-dev libgmock-dev
-                libbenchmark-dev)
+                ocl-icd-opencl-dev libcli11-dev nlohmann-json3-dev libpng-dev libgtest-dev
+                libgmock-dev libbenchmark-dev)
 clang_packages=(clang libomp-dev libclang-rt-dev)
 python_packages=(python3 python3-venv)
 

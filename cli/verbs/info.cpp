@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/machine/machine.h"
 #include "cli/model/runner_model.h"
 #include "cli/parts/arguments.h"
 #include "cli/parts/machine.h"
@@ -19,44 +20,23 @@ namespace {
 
 using Json = nlohmann::json;
 
-Json backend_json(Backend backend) {
-  Json json = {{"name", backend_name(backend)}};
-  try {
-    ContextOptions options;
-    options.backend = backend;
-    json["description"] = Context(options).description();
-    json["usable"] = true;
-  } catch (const Error& error) {
-    json["usable"] = false;
-    json["why_not"] = error.what();
-  }
-  return json;
-}
-
 Json machine_json() {
   Json backends = Json::array();
-  for (const Backend backend : {Backend::kReference, Backend::kCpu, Backend::kCuda}) {
-    backends.push_back(backend_json(backend));
+  for (const BackendState& state : backend_states()) {
+    backends.push_back({{"name", backend_name(state.backend)},
+                        {"usable", state.usable},
+                        {state.usable ? "description" : "why_not", state.text}});
   }
+  const MemoryState memory = memory_state();
   const Context chosen;
   return {{"version", version()},
           {"cpu", cpu_name()},
           {"threads", chosen.num_threads()},
-          {"memory_bytes", memory_bytes()},
-          {"memory_available_bytes", available_memory_bytes()},
+          {"memory_bytes", memory.total},
+          {"memory_available_bytes", memory.available},
           {"backends", backends},
           {"backend", backend_name(chosen.backend())},
           {"backend_description", chosen.description()}};
-}
-
-/// K and V of every layer, and index-K of the sparse ones, in bfloat16.
-int64_t cache_bytes_per_token(const runner::ModelConfig& config) {
-  int64_t values = 0;
-  for (const runner::LayerKind kind : config.layers) {
-    values += 2 * config.num_key_value_heads * config.head_dim;
-    if (kind == runner::LayerKind::kSparseAttention) values += config.index_dim;
-  }
-  return values * static_cast<int64_t>(dtype_bytes(DType::kBFloat16));
 }
 
 Json ops_json(const Context& context, const runner::ModelConfig& config) {

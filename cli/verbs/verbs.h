@@ -11,14 +11,17 @@ namespace msa::cli {
 inline constexpr int kSuccess = 0;
 inline constexpr int kFactMissed = 1;
 inline constexpr int kRuleBroken = 1;
+inline constexpr int kNotReady = 1;
 inline constexpr int kBadInput = 2;
 
 using Action = std::function<int()>;
 
 void add_demo(CLI::App& app, Action& chosen);
 void add_run(CLI::App& app, Action& chosen);
+void add_doctor(CLI::App& app, Action& chosen);
 void add_eval(CLI::App& app, Action& chosen);
 void add_info(CLI::App& app, Action& chosen);
+void add_inspect(CLI::App& app, Action& chosen);
 void add_verify(CLI::App& app, Action& chosen);
 void add_bench(CLI::App& app, Action& chosen);
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "msa/tensor.h"
 
@@ -51,6 +52,9 @@ class Context {
   const core::BackendTable& table() const { return *table_; }
   /// What the backend found to run on, for people: "cpu: AVX3 (16 float lanes), 2 threads".
   std::string description() const;
+  /// Instruction sets that the cpu backend's kernels are built for and that run here, the chosen
+  /// one first; empty for the other backends.
+  std::vector<std::string> instruction_sets() const;
 
  private:
   Backend backend_;

@@ -32,8 +32,8 @@ uint64_t number_in(const char* path, uint64_t otherwise) {
   return stream >> value ? value : otherwise;
 }
 
-/// Bytes that this process may still take: what the kernel calls available, and what the control
-/// group leaves. Unknown counts as unlimited.
+}  // namespace
+
 uint64_t available_bytes() {
   constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
   uint64_t available = kUnlimited;
@@ -51,8 +51,6 @@ uint64_t available_bytes() {
   }
   return available;
 }
-
-}  // namespace
 
 void check_room(std::string_view what, size_t bytes) {
   void* mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string_view>
 
@@ -13,6 +14,10 @@ namespace msa::runner {
 void check_room(std::string_view what, size_t bytes);
 /// What the stacks of so many threads take.
 size_t stack_bytes(int num_threads);
+
+/// Bytes that this process may still take: what the kernel calls available, and what the control
+/// group leaves. Unknown counts as unlimited.
+uint64_t available_bytes();
 
 /// Zeroed bytes, 64-byte aligned. Growing forgets the contents.
 class Buffer {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "core/params.h"
 #include "msa/context.h"
@@ -24,6 +25,8 @@ struct BackendTable {
   std::string (*unavailable)();
   /// What it found to run on, for people.
   std::string (*description)();
+  /// Instruction sets that the kernels are built for and that run here, best first; may be null.
+  std::vector<std::string> (*instruction_sets)() = nullptr;
   /// "" when op has a kernel for the geometry and the type, else what is allowed.
   std::string (*unsupported)(Op op, const Geometry& geometry, DType dtype);
 

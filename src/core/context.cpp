@@ -127,6 +127,11 @@ std::string Context::description() const {
                      num_threads_, num_threads_ == 1 ? "" : "s");
 }
 
+std::vector<std::string> Context::instruction_sets() const {
+  return table_->instruction_sets == nullptr ? std::vector<std::string>()
+                                             : table_->instruction_sets();
+}
+
 namespace {
 
 /// What no backend has, whatever the op: "" or the reason.
@@ -140,7 +145,7 @@ std::string impossible(Op op, const Geometry& geometry, DType dtype) {
   }
   const bool groups = op == Op::kAttentionForward || op == Op::kDenseAttentionForward ||
                       op == Op::kAttentionBackward || op == Op::kDenseAttentionBackward ||
-                      op == Op::kKlForwardBackward;
+                      op == Op::kKlForwardBackward || op == Op::kRecall;
   if (groups && geometry.num_kv_heads > 0 && geometry.num_q_heads % geometry.num_kv_heads != 0) {
     return fmt::format("{} query heads on {} key-value heads, allowed a multiple",
                        geometry.num_q_heads, geometry.num_kv_heads);

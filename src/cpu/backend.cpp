@@ -11,12 +11,15 @@
 namespace msa::core {
 namespace {
 
-/// The best target that the kernels are built for and that runs here.
-std::string description() {
-  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
-  const int64_t best = targets & (~targets + 1);  // better targets are lower bits
-  return std::string("Highway ") + hwy::TargetName(best);
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1) {
+    names.emplace_back(hwy::TargetName(rest & (~rest + 1)));  // better targets are lower bits
+  }
+  return names;
 }
+
+std::string description() { return "Highway " + instruction_sets().front(); }
 
 std::string unsupported(Op op, const Geometry& geometry, DType) {
   const bool moves = op == Op::kMergeCandidates || op == Op::kCacheAppend || op == Op::kCopyPages;
@@ -30,6 +33,7 @@ const BackendTable& cpu_backend() {
   static const BackendTable table = {
       .unavailable = [] { return std::string(); },
       .description = description,
+      .instruction_sets = instruction_sets,
       .unsupported = unsupported,
       .index_forward_workspace = cpu::index_forward_workspace,
       .index_forward = cpu::index_forward,

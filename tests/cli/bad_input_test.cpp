@@ -10,7 +10,7 @@ namespace {
 using BadInput = ToolTest;
 
 TEST_F(BadInput, BadArgumentsAreOneLine) {
-  expect_refused("", "allowed demo, run, eval, info");
+  expect_refused("", "allowed demo, run, eval, inspect, info, doctor, verify, bench");
   expect_refused("fly", "fly");
   expect_refused("demo --fly", "--fly");
   expect_refused("demo --length", "--length");
@@ -30,6 +30,14 @@ TEST_F(BadInput, BadArgumentsAreOneLine) {
   expect_refused("run --temperature nan --prompt x", "got 'nan'");
   expect_refused("run --prompt x --prompt-file y", "several prompts");
   expect_refused("run --question x", "both together");
+  expect_refused("inspect --prompt x --prompt-file y", "got two prompts");
+  expect_refused("inspect --prompt x --length 8K", "got them with a prompt");
+  expect_refused("inspect --prompt x --png /nonexistent/x.png", "--png: cannot write /nonexistent");
+  expect_refused("inspect --prompt x --picks '" + folder_->path().string() + "'",
+                 "--picks: cannot");
+  expect_refused("inspect " + model() + "--prompt ''", "empty prompt");
+  expect_refused("inspect " + model() + "--prompt x --layer 7", "--layer: got 7");
+  expect_refused("inspect " + hay() + "--length 1", "--length: got 1 tokens");
   expect_refused("info --model /nonexistent", "got '/nonexistent'");
   expect_refused("info --model '" + path("hay.txt") + "'", "allowed a folder");
 }

@@ -1,11 +1,14 @@
 // The program itself, from outside: help, exit statuses, output of each verb, JSON.
+#include <filesystem>
+
+#include "cli/inspect/picks.h"
 #include "tests/cli/tool_fixture.h"
 
 namespace msa::cli::testing {
 namespace {
 
 TEST_F(ToolTest, HelpHasAnExampleForEveryVerb) {
-  for (const std::string verb : {"", "demo", "run", "eval", "info"}) {
+  for (const std::string verb : {"", "demo", "run", "eval", "inspect", "info", "doctor"}) {
     const Outcome outcome = run(verb + " --help");
     EXPECT_EQ(outcome.status, 0);
     EXPECT_EQ(outcome.err, "");
@@ -61,6 +64,48 @@ TEST_F(ToolTest, EvalCountsTrialsAndControls) {
   folder_->write("facts.txt", "# typed\ndoor code = 4711\ncat = Tom ? Who is the cat?\n");
   const Outcome typed = run("eval needle " + hay() + "--length 2K --facts-file facts.txt --json");
   EXPECT_EQ(Json::parse(typed.out).at("trials").size(), 2u);
+}
+
+TEST_F(ToolTest, InspectWritesPictureFiguresAndPicks) {
+  const std::string common =
+      "inspect " + hay() + "--length 2K --seed 4 --picks p --picks-rows 100 ";
+  const Outcome outcome = run(common + "--png a.png");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "") << "no progress without a terminal";
+  EXPECT_NE(outcome.out.find("groups take the block with the fact"), std::string::npos);
+  EXPECT_NE(outcome.out.find("picture  a.png"), std::string::npos);
+  const Picks picks = read_picks(path("p"));
+  EXPECT_EQ(picks.layers.size(), 3u);
+  EXPECT_EQ(picks.num_rows, 100);
+  EXPECT_EQ(picks.num_groups, 2);
+  EXPECT_EQ(picks.top_k, 4);
+  EXPECT_EQ(picks.block_size, 64);
+  const Json json = Json::parse(run(common + "--png b.png --layer 1 --json").out);
+  EXPECT_EQ(json.at("tokens"), picks.k_len);
+  EXPECT_EQ(json.at("groups").size(), 6u);
+  for (const Json& group : json.at("groups")) {
+    EXPECT_GT(group.at("score_recall"), 0.0);
+    EXPECT_LE(group.at("score_recall"), 1.0);
+    EXPECT_GE(group.at("neighbour_union_blocks").at("16"), 4.0);
+  }
+  EXPECT_GT(std::filesystem::file_size(path("a.png")), std::filesystem::file_size(path("b.png")));
+  EXPECT_EQ(read_whole(path("a.png")).substr(1, 3), "PNG");
+  const Outcome brief = run("inspect " + model() + "--prompt 'a few words' --png c.png");
+  EXPECT_EQ(brief.status, 0) << brief.err;
+  EXPECT_NE(brief.out.find("No query chose"), std::string::npos);
+}
+
+TEST_F(ToolTest, DoctorJudges) {
+  const Outcome good = run("doctor " + model() + "--json");
+  EXPECT_EQ(good.status, 0) << good.out;
+  EXPECT_EQ(Json::parse(good.out).at("ready"), true);
+  EXPECT_NE(run("doctor " + model()).out.find("The demo can run"), std::string::npos);
+  const Outcome missing = run("doctor --model /nonexistent");
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_NE(missing.out.find("PROBLEM model"), std::string::npos) << missing.out;
+  const Outcome unset = run("doctor " + model(), "", "MSA_BACKEND=abacus ");
+  EXPECT_EQ(unset.status, 1);
+  EXPECT_NE(unset.out.find("Unset MSA_BACKEND"), std::string::npos) << unset.out;
 }
 
 TEST_F(ToolTest, RunStreamsReproducibly) {
