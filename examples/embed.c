@@ -45,13 +45,14 @@ int main(void) {
   size_t index_bytes = 0, attention_bytes = 0;
   check(msa_index_forward_workspace_size(context, &index, &index_bytes));
   check(msa_attention_forward_workspace_size(context, &attention, &attention_bytes));
-  const size_t bytes = (index_bytes > attention_bytes ? index_bytes : attention_bytes) + 64;
-  const msa_workspace workspace = {aligned_alloc(64, bytes - bytes % 64), bytes - bytes % 64, NULL};
+  const size_t bytes = index_bytes > attention_bytes ? index_bytes : attention_bytes;
+  char* const memory = malloc(bytes + 64);  // a workspace is aligned to 64 bytes
+  const msa_workspace workspace = {memory + (64 - (uintptr_t)memory % 64), bytes, NULL};
   check(msa_index_forward(context, &index, &workspace));
   check(msa_attention_forward(context, &attention, &workspace));
   printf("the query reads blocks %d %d %d %d, out = %f\n", ids[0], ids[1], ids[2], ids[3],
          (double)out[0]);
-  free(workspace.data);
+  free(memory);
   msa_context_destroy(context);
   return 0;
 }

@@ -15,7 +15,7 @@
 //           a field of 0 is absent or has the default that is named. A newer library takes an
 //           older struct, an older library a newer one whose additional fields are all 0.
 //           The other structs (tensor, sequences, workspace, page_copy) never change.
-// Threads   An msa_context is immutable: any number of threads may use one at a time. All functions
+// Threads   An msa_context is immutable: any number of threads may use one at once. All functions
 //           without a handle are thread-safe; the last error is a thread's own. Two calls in
 //           flight need workspaces and outputs of their own. msa_page_allocator says its own rule.
 //           A handle may be destroyed when no call is using it.
@@ -66,7 +66,7 @@ enum { MSA_FLOAT32 = 0, MSA_BFLOAT16 = 1, MSA_FLOAT16 = 2, MSA_INT32 = 3 };
 
 /// A view with 1 to 4 axes of memory that the caller owns. All zeros: absent. Strides count
 /// elements and may be negative; inputs may also have strides of 0. The last axis has stride 1,
-/// data is aligned to its element, and a view covers at most 2^48 elements. An input is never
+/// data is aligned to its element, and a view covers at most 2^44 elements. An input is never
 /// written through its pointer, so a const pointer may be cast.
 typedef struct msa_tensor {
   void* data;
@@ -76,15 +76,19 @@ typedef struct msa_tensor {
   int64_t stride[4];
 } msa_tensor;
 
-/// Dense, row-major views.
+/// Dense, row-major views. Extents that multiply past 64 bits are refused by the op.
+static inline int64_t msa_stride_of(int64_t extent, int64_t stride) {
+  return (int64_t)((uint64_t)extent * (uint64_t)stride);  // NOLINT: C's cast; wraps around
+}
 static inline msa_tensor msa_tensor_4d(void* data, msa_dtype dtype, int64_t n0, int64_t n1,
                                        int64_t n2, int64_t n3) {
-  msa_tensor tensor = {data, dtype, 4, {n0, n1, n2, n3}, {n1 * n2 * n3, n2 * n3, n3, 1}};
+  const int64_t step = msa_stride_of(n2, n3);
+  msa_tensor tensor = {data, dtype, 4, {n0, n1, n2, n3}, {msa_stride_of(n1, step), step, n3, 1}};
   return tensor;
 }
 static inline msa_tensor msa_tensor_3d(void* data, msa_dtype dtype, int64_t n0, int64_t n1,
                                        int64_t n2) {
-  msa_tensor tensor = {data, dtype, 3, {n0, n1, n2, 0}, {n1 * n2, n2, 1, 0}};
+  msa_tensor tensor = {data, dtype, 3, {n0, n1, n2, 0}, {msa_stride_of(n1, n2), n2, 1, 0}};
   return tensor;
 }
 static inline msa_tensor msa_tensor_2d(void* data, msa_dtype dtype, int64_t n0, int64_t n1) {

@@ -9,6 +9,7 @@ namespace msa::c_api {
 namespace {
 
 constexpr const char* kOp = "context";
+constexpr const char* kSupports = "supports";
 
 static_assert(MSA_INDEX_FORWARD == static_cast<int>(Op::kIndexForward));
 static_assert(MSA_ATTENTION_FORWARD == static_cast<int>(Op::kAttentionForward));
@@ -126,11 +127,10 @@ const char* msa_op_name(msa_op op) { return msa::op_name(static_cast<msa::Op>(op
 
 msa_status msa_supports(const msa_context* context, msa_op op, const msa_geometry* geometry,
                         msa_dtype dtype) {
-  constexpr const char* kSupports = "supports";
   return guarded([&] {
-    const msa::Context& known = msa::c_api::context_of(kSupports, context);
-    const msa_geometry sizes = msa::c_api::read_struct(kSupports, "geometry", geometry);
-    msa::core::check(op >= MSA_INDEX_FORWARD && op <= MSA_RECALL, kSupports,
+    const msa::Context& known = msa::c_api::context_of(msa::c_api::kSupports, context);
+    const msa_geometry sizes = msa::c_api::read_struct(msa::c_api::kSupports, "geometry", geometry);
+    msa::core::check(op >= MSA_INDEX_FORWARD && op <= MSA_RECALL, msa::c_api::kSupports,
                      "op is unknown: got {}, allowed 0 to {}", op, static_cast<int>(MSA_RECALL));
     msa::core::check_supported(known, static_cast<msa::Op>(op),
                                {.num_q_heads = sizes.num_q_heads,
