@@ -148,7 +148,9 @@ class Sheet {
     for (int query = 0; query < bins_; ++query) {
       const auto queries = static_cast<double>(survey_.queries_in_bin(query));
       for (int block = 0; block <= query; ++block) {
-        const double share = survey.heat[static_cast<size_t>(query * bins_ + block)] / queries;
+        const size_t cell = static_cast<size_t>(query) * static_cast<size_t>(bins_) +
+                            static_cast<size_t>(block);
+        const double share = survey.heat[cell] / queries;
         canvas_.fill(left + block * cell_, top + query * cell_, cell_, cell_,
                      heat_colour(share, block == marked_bin));
       }
@@ -204,7 +206,7 @@ class Sheet {
               .colour = kGrey,
               .anchor = x == panel_ ? Anchor::kRight : Anchor::kMiddle});
       }
-      text(left + panel_ / 2, y + 42, "block, by its first token",
+      text(left + panel_ / 2.0, y + 42, "block, by its first token",
            {.height = 10, .colour = kGrey, .anchor = Anchor::kMiddle});
     }
   }
