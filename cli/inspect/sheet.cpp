@@ -148,8 +148,8 @@ class Sheet {
     for (int query = 0; query < bins_; ++query) {
       const auto queries = static_cast<double>(survey_.queries_in_bin(query));
       for (int block = 0; block <= query; ++block) {
-        const size_t cell = static_cast<size_t>(query) * static_cast<size_t>(bins_) +
-                            static_cast<size_t>(block);
+        const size_t cell =
+            static_cast<size_t>(query) * static_cast<size_t>(bins_) + static_cast<size_t>(block);
         const double share = survey.heat[cell] / queries;
         canvas_.fill(left + block * cell_, top + query * cell_, cell_, cell_,
                      heat_colour(share, block == marked_bin));
