@@ -169,6 +169,10 @@ class HostWorkbench final : public Workbench {
   }
 
   void make_picks(const std::vector<Request>& requests) {
+    if (picks_.kind == PickKind::kRecorded) {
+      made_ids_ = picks_.recorded;
+      return;
+    }
     std::mt19937_64 random(picks_.seed);
     std::vector<std::vector<int32_t>> groups(count(shape_.kv_heads));
     for (const Request& request : requests) {

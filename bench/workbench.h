@@ -22,13 +22,15 @@ const char* part_name(Part part);
 
 /// Which blocks attend reads: those that the index branch chose from the random data, or made ones
 /// (bench/cuda/picks.h): K - 1 at random and the local one; each pick of the query before kept with
-/// probability `keep`; block 0 in every list.
-enum class PickKind { kIndex, kRandom, kKeep, kSink };
+/// probability `keep`; block 0 in every list; or those that a model chose, from a file.
+enum class PickKind { kIndex, kRandom, kKeep, kSink, kRecorded };
 
 struct Picks {
   PickKind kind = PickKind::kIndex;
   double keep = 0.9;
   uint64_t seed = 1;
+  std::vector<int32_t> recorded = {};  ///< [Hkv, queries, K] of the one call that they fit
+  int64_t layer = 0;                   ///< that they are of
 };
 
 /// The most that any call will need.

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
+#include "cli/inspect/picks.h"
 #include "cli/parts/arguments.h"
 #include "cli/parts/numbers.h"
 #include "cli/parts/output_file.h"
@@ -77,7 +79,7 @@ LayerShape shape_of(const BenchOptions& options) {
   return shape;
 }
 
-bench::Picks picks_of(const BenchOptions& options) {
+bench::Picks made_picks(const BenchOptions& options) {
   bench::Picks picks;
   if (options.picks == "random") picks.kind = PickKind::kRandom;
   if (options.picks == "keep") picks.kind = PickKind::kKeep;
@@ -129,6 +131,47 @@ void take_suite(const BenchOptions& options, BenchSettings& settings) {
   // are some seven requests, whose caches fit in memory at 256K.
   settings.plan.chunk = suite.is_decode ? 32 : 256;
   settings.plan.samples = suite.is_decode ? 2 : 4;
+}
+
+/// What a model chose (msa inspect --picks): one call of its last queries.
+void take_recorded(const BenchOptions& options, BenchSettings& settings) {
+  const std::string& file = options.picks;
+  if (!std::filesystem::is_regular_file(file)) {
+    throw UsageError(fmt::format(
+        "--picks: got '{}', allowed index, random, keep, sink, or a file of msa inspect --picks",
+        file));
+  }
+  if (!options.contexts.empty() || !options.queries.empty() || options.batch != 1 ||
+      !options.suite.empty() || options.chunk != 0) {
+    throw UsageError(
+        "--picks: got a file beside --context, --queries, --batch, --suite or --chunk, allowed "
+        "without them: the file has its own context and queries");
+  }
+  Picks picks = read_picks(file);
+  const int64_t layer = options.picks_layer.value_or(picks.layers.begin()->first);
+  const auto found = picks.layers.find(layer);
+  if (found == picks.layers.end()) {
+    throw UsageError(fmt::format("--picks-layer: got {}, allowed {} to {} where the file has them",
+                                 layer, picks.layers.begin()->first, picks.layers.rbegin()->first));
+  }
+  const LayerShape& shape = settings.shape;
+  if (picks.num_groups != shape.kv_heads || picks.block_size != shape.block_size ||
+      picks.top_k != shape.top_k) {
+    throw UsageError(fmt::format(
+        "--picks: got picks of {} KV heads, blocks of {}, top {} for a layer of {}, {}, {}; "
+        "allowed the same (--shape, --kv-heads, --block-size, --top-k)",
+        picks.num_groups, picks.block_size, picks.top_k, shape.kv_heads, shape.block_size,
+        shape.top_k));
+  }
+  settings.picks.kind = PickKind::kRecorded;
+  settings.picks.recorded = std::move(found->second);
+  settings.picks.layer = layer;
+  settings.cases = {context_case(picks.k_len, picks.num_rows, 1)};
+  settings.plan.chunk = picks.num_rows;
+}
+
+bool is_made(const std::string& picks) {
+  return picks == "index" || picks == "random" || picks == "keep" || picks == "sink";
 }
 
 void choose_parts(const BenchOptions& options, BenchSettings& settings) {
@@ -186,9 +229,19 @@ void add_bench_options(CLI::App& verb, BenchOptions& options) {
   const std::vector<std::string> types = {"float32", "bfloat16", "float16"};
   add_choice(verb, "--type", options.type, types, "Storage of the caches");
   add_choice(verb, "--q-type", options.q_type, types, "Storage of queries and results");
-  add_choice(verb, "--picks", options.picks, {"index", "random", "keep", "sink"},
-             "Blocks that attend reads: of the index branch on random data, at random, most kept "
-             "from query to query, or at random with the first block in each");
+  verb.add_option("--picks", options.picks,
+                  "Blocks that attend reads: of the index branch on random data, at random, most "
+                  "kept from query to query, at random with the first block in each, or of a model")
+      ->type_name("index|random|keep|sink|FILE")
+      ->default_str(options.picks);
+  verb.add_option_function<std::string>(
+          "--picks-layer",
+          [&options](const std::string& text) {
+            options.picks_layer = parse_count("--picks-layer", text, 0, kMostTokens);
+          },
+          "With --picks FILE: the layer")
+      ->type_name("L")
+      ->default_str("the file's first");
   add_real(verb, "--keep", options.keep, 0, 1, "With --picks keep: how likely a pick is kept");
   add_seed(verb, options.seed, "Of data, pages and picks")->default_str("1");
   add_choice(verb, "--backend", options.backend, {"reference", "cpu", "cuda"}, "The backend");
@@ -227,15 +280,20 @@ BenchSettings settle(const BenchOptions& options) {
   settings.backend = backend_of(options.backend);
   settings.threads = static_cast<int>(options.threads);
   settings.shape = shape_of(options);
-  settings.picks = picks_of(options);
+  settings.picks = made_picks(options);
   choose_parts(options, settings);
-  if (options.suite.empty()) {
+  if (!is_made(options.picks)) {
+    take_recorded(options, settings);
+  } else if (options.suite.empty()) {
     settings.cases = context_cases(options, settings.backend);
   } else {
     take_suite(options, settings);
   }
   if (options.chunk != 0) settings.plan.chunk = options.chunk;
   if (options.samples != 0) settings.plan.samples = options.samples;
+  if (options.picks_layer && settings.picks.kind != PickKind::kRecorded) {
+    throw UsageError("--picks-layer: got it without a file of picks, allowed with --picks FILE");
+  }
   settings.plan.whole = options.whole;
   settings.repeats = static_cast<int>(options.repeats);
   settings.seconds = options.seconds;

@@ -25,6 +25,7 @@ struct BenchOptions {
   std::string type = "bfloat16";
   std::string q_type = "float32";
   std::string picks = "index";
+  std::optional<int64_t> picks_layer;
   double keep = 0.9;
   std::optional<uint64_t> seed;
   int64_t chunk = 0;    // 0: depends on what is measured

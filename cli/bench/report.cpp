@@ -57,6 +57,9 @@ std::string layer_text(const Json& run) {
   const std::string kind = picks.at("kind");
   std::string chosen = kind == "index" ? "as the index branch chose" : kind;
   if (kind == "keep") chosen = fmt::format("each kept with {}", picks.at("keep").get<double>());
+  if (kind == "recorded") {
+    chosen = fmt::format("a model's, layer {}", picks.at("layer").get<int64_t>());
+  }
   return text +
          row("data", fmt::format("random, {} queries, {} caches in pages, seed {}; blocks: {}",
                                  layer.at("q_type").get<std::string>(),

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "bench/measure.h"
+#include "cli/machine/machine.h"
 #include "cli/parts/machine.h"
 #include "cli/parts/numbers.h"
 #include "cli/parts/output.h"
@@ -169,7 +170,7 @@ class Run {
 
   void check_memory() const {
     const double needed = workbench_bytes(settings_.shape, room_) + kOtherBytes;
-    const double free = available_memory_bytes();
+    const double free = memory_state().available;
     if (needed <= free) return;
     throw UsageError(
         fmt::format("these shapes need {} of memory: got {} free, allowed what fits; shorter "
@@ -241,6 +242,9 @@ class Run {
     json_["picks"] = {{"kind", pick_name()}, {"seed", settings_.picks.seed}};
     if (settings_.picks.kind == bench::PickKind::kKeep)
       json_["picks"]["keep"] = settings_.picks.keep;
+    if (settings_.picks.kind == bench::PickKind::kRecorded) {
+      json_["picks"]["layer"] = settings_.picks.layer;
+    }
     json_["clock"] = settings_.clock == bench::Clock::kWall ? "wall" : "processor";
     json_["caches"] = settings_.warm ? "warm" : "cold";
     json_["cases"] = Json::array();
@@ -256,6 +260,8 @@ class Run {
         return "keep";
       case bench::PickKind::kSink:
         return "sink";
+      case bench::PickKind::kRecorded:
+        return "recorded";
     }
     return "unknown";
   }

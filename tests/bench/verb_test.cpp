@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "cli/inspect/picks.h"
 #include "tests/cli/tool_fixture.h"
 
 namespace msa::cli::testing {
@@ -111,6 +112,31 @@ TEST_F(BenchVerb, EveryTypeBackendAndKindOfPicks) {
   }
 }
 
+TEST_F(BenchVerb, PicksOfAModelAreReadAsTheyAre) {
+  // Two groups, three rows at the end of 40 tokens, blocks of 8, top 2.
+  const Picks picks = {.block_size = 8,
+                       .k_len = 40,
+                       .num_groups = 2,
+                       .num_rows = 3,
+                       .top_k = 2,
+                       .layers = {{3, {0, 4, 1, 4, 2, 4, 3, 4, 4, -1, 0, 4}}}};
+  const std::vector<std::byte> bytes = picks_bytes(picks);
+  folder_->write("real.picks",
+                 std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  const std::string command =
+      "bench attend --no-dense --picks real.picks --repeats 1 --json - --q-heads 4 --kv-heads 2 "
+      "--head-dim 16 --block-size 8 ";
+  const Outcome outcome = run(command + "--top-k 2");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json json = Json::parse(outcome.out);
+  EXPECT_EQ(json.at("picks").at("kind"), "recorded");
+  EXPECT_EQ(json.at("picks").at("layer"), 3);
+  // Rows see 6, 7 and 8 tokens of the local block, which all list, and 8 of five others.
+  EXPECT_EQ(op_of(json.at("cases")[0], "attend").at("flop"), 4.0 * 2 * 16 * (2 * 21 + 5 * 8));
+  expect_refused(command + "--top-k 4", "got picks of 2 KV heads, blocks of 8, top 2");
+  expect_refused(command + "--top-k 2 --picks-layer 4", "--picks-layer: got 4, allowed 3 to 3");
+}
+
 TEST_F(BenchVerb, SuitesHaveAWeightedMean) {
   folder_->write("suite.csv", "batch,nominal_kv_len,weight\n2,100,30\n4,200,10\n");
   const Outcome outcome = run("bench --suite suite.csv --shape mini --repeats 1 --json -");
@@ -132,7 +158,10 @@ TEST_F(BenchVerb, BadInputIsOneLine) {
   expect_refused("bench --q-heads 6", "--q-heads: got 6, allowed multiples of the 4 KV heads");
   expect_refused("bench --shape huge", "got 'huge', allowed mini, production");
   expect_refused("bench --type int8", "got 'int8'");
-  expect_refused("bench --picks best", "got 'best'");
+  expect_refused("bench --picks best", "got 'best', allowed index, random, keep, sink, or a file");
+  expect_refused("bench --picks hay.txt --context 1K", "the file has its own context");
+  expect_refused("bench --picks hay.txt", "hay.txt");
+  expect_refused("bench --picks-layer 1", "allowed with --picks FILE");
   expect_refused("bench --keep 2", "--keep: got '2'");
   expect_refused("bench --backend cuda", "--backend: got cuda, allowed reference, cpu");
   expect_refused("bench --head-dim 12", "head dim 12, allowed multiples of 8");
