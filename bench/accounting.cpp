@@ -9,6 +9,17 @@ double bytes_of(DType type) { return static_cast<double>(dtype_bytes(type)); }
 
 double real(int64_t count) { return static_cast<double>(count); }
 
+/// The queries that rank blocks, with the keys that they see: those before them see at most K
+/// blocks and choose them all.
+std::vector<Request> ranked_part(const LayerShape& shape, const std::vector<Request>& requests) {
+  std::vector<Request> ranked;
+  for (const Request& request : requests) {
+    const int64_t first = std::max(request.k_len - request.q_len, shape.top_k * shape.block_size);
+    if (first < request.k_len) ranked.push_back({request.k_len - first, request.k_len});
+  }
+  return ranked;
+}
+
 double count_keys(const std::vector<Request>& requests) {
   double keys = 0;
   for (const Request& request : requests) keys += real(request.k_len);
@@ -44,10 +55,10 @@ double visible_pairs(const std::vector<Request>& requests) {
 
 Work index_work(const LayerShape& shape, const std::vector<Request>& requests) {
   const double heads_dim = real(shape.kv_heads * shape.head_dim);
-  const double queries = real(count_queries(requests));
-  return {2 * heads_dim * visible_pairs(requests),
-          queries * heads_dim * bytes_of(shape.q_type) +
-              count_keys(requests) * real(shape.head_dim) * bytes_of(shape.kv_type) +
+  const std::vector<Request> ranked = ranked_part(shape, requests);
+  return {2 * heads_dim * visible_pairs(ranked),
+          real(count_queries(ranked)) * heads_dim * bytes_of(shape.q_type) +
+              count_keys(ranked) * real(shape.head_dim) * bytes_of(shape.kv_type) +
               id_bytes(shape, requests)};
 }
 

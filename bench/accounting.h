@@ -4,15 +4,17 @@
 //
 //   pairs    = sum over requests of q_len (k_len - q_len) + q_len (q_len + 1) / 2
 //              (visible key tokens over all queries)
-//   index    2 Hkv Di pairs               one dot product for each index head and visible token
+//   index    2 Hkv Di pairs               one dot product for each index head and visible token;
+//                                         of queries at K B or later alone: others take all blocks
 //   attend   4 G D tokens                 q.k and p.v; tokens = visible tokens of listed blocks,
 //                                         over all queries and groups
 //   dense    4 Hq D pairs
 //   append   0
 //
 // Bytes: every input read once and every output written once. Of the caches: index reads the index
-// keys of each request, dense its keys and values, attend those of the distinct blocks that each
-// group of the request lists. Page tables and lengths are left out. docs/bench.md derives it.
+// keys of each request longer than K B, dense its keys and values, attend those of the distinct
+// blocks that each group of the request lists. Page tables and lengths are left out.
+// docs/bench.md derives it.
 #pragma once
 
 #include <cstdint>

@@ -6,6 +6,7 @@
 // Prefill: a task is a tile of up to 512 rows (queries x index heads, which all share one key
 // head). For each block: pack the keys once, S = Q K^T for 24 rows at a time in the first-level
 // cache, the maximum of each row, and its candidate list (candidates.h). Nothing is kept of S.
+// Rows that see at most K blocks choose them all, unscored, when ids are the only output.
 // 2 Di FLOP for each row and token: bound by the FMA units. Decode: a task is a split of the keys
 // (schedule.h), read once for all index heads: bound by memory, 2 Di bytes a token in bfloat16; the
 // splits' lists are merged in ascending order. A row's bits depend on no other row.
@@ -71,6 +72,8 @@ void index_tile(const IndexTile& tile, const IndexScratch& scratch) {
   const int64_t rows = tile.num_queries * heads;
   const Candidates& candidates = scratch.candidates;
   candidates.clear(rows);
+  const int64_t unranked = first_ranked_position(p) - tile.first_position;
+  if (unranked >= tile.num_queries) return;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t offset =
         (tile.first_row + row / heads) * p.q_token_stride + row % heads * p.q_head_stride;
@@ -84,7 +87,7 @@ void index_tile(const IndexTile& tile, const IndexScratch& scratch) {
   for (int64_t block = tile.block_begin; block < tile.block_end; ++block) {
     const int64_t first_key = block * p.block_size;
     const int64_t needed_from = score_local ? first_key : first_key + p.block_size;
-    const int64_t skipped = std::max<int64_t>(0, needed_from - tile.first_position);
+    const int64_t skipped = std::max({int64_t{0}, unranked, needed_from - tile.first_position});
     if (skipped >= tile.num_queries) break;
     const int64_t end_key = std::min(tile.num_keys, first_key + p.block_size);
     for (int64_t first = first_key; first < end_key; first += kIndexPieceTokens) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "cpu/ops.h"
 #include "cpu/schedule.h"
@@ -104,9 +105,16 @@ size_t index_forward_workspace(const core::IndexForwardParams& p, int num_thread
   return lay_out_index(p, num_threads, nullptr).bytes;
 }
 
+int64_t first_ranked_position(const core::IndexForwardParams& p) {
+  const bool ids_alone = p.block_ids.data != nullptr && p.candidate_scores == nullptr &&
+                         p.block_scores == nullptr && p.lse_idx == nullptr;
+  return ids_alone ? p.block_ids.top_k * p.block_size : 0;
+}
+
 void finish_index_tile(const IndexTile& tile, const Candidates& candidates) {
   const core::IndexForwardParams& p = *tile.p;
   const int64_t heads = p.num_kv_heads;
+  const int64_t first_ranked = first_ranked_position(p);
   for (int64_t row = 0; row < tile.num_queries * heads; ++row) {
     const int64_t position = tile.first_position + row / heads;
     const int64_t t = tile.first_row + row / heads;
@@ -122,6 +130,11 @@ void finish_index_tile(const IndexTile& tile, const Candidates& candidates) {
     } else if (p.block_ids.data != nullptr) {
       int32_t* const ids =
           p.block_ids.data + head * p.block_ids.head_stride + t * p.block_ids.token_stride;
+      if (position < first_ranked) {
+        std::iota(ids, ids + local + 1, 0);
+        std::fill(ids + local + 1, ids + p.block_ids.top_k, -1);
+        continue;  // ids are the only output
+      }
       std::copy_n(candidates.ids + row * candidates.capacity, count, ids);
       std::sort(ids, ids + count);
       ids[count] = static_cast<int32_t>(local);

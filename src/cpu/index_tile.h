@@ -54,6 +54,9 @@ IndexScratch index_scratch_of(const core::IndexForwardParams& p, const IndexLayo
 /// Bytes of the candidate lists of `num_queries` queries.
 int64_t candidates_bytes(const core::IndexForwardParams& p, int64_t num_queries);
 
+/// Rows before this position choose every block that they see. Where ids are all that is wanted,
+/// nothing is scored for them; otherwise it is 0.
+int64_t first_ranked_position(const core::IndexForwardParams& p);
 /// Writes ids, lse_idx and what block_scores lack, for all rows of the tile.
 void finish_index_tile(const IndexTile& tile, const Candidates& candidates);
 /// ids -1, scores and lse -inf for packed rows [begin, end).

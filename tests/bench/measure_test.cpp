@@ -70,7 +70,9 @@ TEST(Measure, SampledTotalsEqualTheKnownWhole) {
   }
   EXPECT_NEAR(result.parts[1].second.seconds[0], 64e-6, 1e-12);  // 64 calls of 1 us
   EXPECT_NEAR(result.sum.seconds[0], 1e-9 * 8192 * 8193 / 2 + 64e-6, 1e-12);
-  EXPECT_DOUBLE_EQ(result.parts[0].second.work.flop, index_work(tiny_shape(), {{8192, 8192}}).flop);
+  // Sampling does not see the first K B = 8 queries, which rank nothing.
+  const double flop = index_work(tiny_shape(), {{8192, 8192}}).flop;
+  EXPECT_NEAR(result.parts[0].second.work.flop, flop, 2e-6 * flop);
   EXPECT_EQ(workbench.places, 1 + 3 * 4);  // one call warms up
   EXPECT_EQ(workbench.cools, workbench.places);
 }
