@@ -1,6 +1,6 @@
 """Draws time against context length: python3 tools/draw_bench.py CURVE.json [...] PICTURE.png
 
-Reads what `msa bench --context 1K 2K ... 1M --json CURVE.json` wrote, one file or several of one
+Reads what `msa bench --context 1K 2K ... 1M --json > CURVE.json` wrote, one file or several of one
 layer, and draws two log-log panels: reading the whole context (prefill), and one more token after
 it (decode). Dots are whole runs; rings are sampled: query tiles at even distances, integrated. A
 cross is a whole run of a length that was also sampled (msa bench --whole). Peers that

@@ -1,6 +1,6 @@
 """PyTorch's attention on the CPU at the shapes of a run of `msa bench`, as a column of that run.
 
-    msa bench --json run.json
+    msa bench --json > run.json
     .venv/bin/python bench/peers/sdpa.py run.json
 
 Reads the shapes, threads and types from the run, times scaled_dot_product_attention at them, prints

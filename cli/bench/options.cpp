@@ -9,7 +9,6 @@
 #include "cli/inspect/picks.h"
 #include "cli/parts/arguments.h"
 #include "cli/parts/numbers.h"
-#include "cli/parts/output_file.h"
 #include "cli/parts/places.h"
 #include "cli/parts/usage_error.h"
 
@@ -261,21 +260,12 @@ void add_bench_options(CLI::App& verb, BenchOptions& options) {
   verb.add_flag("--warm", options.warm, "Leave the processor's caches as the last call left them");
   add_choice(verb, "--clock", options.clock, {"wall", "processor"},
              "processor: time over threads, for a machine that is not idle");
-  verb.add_option("--json", options.json,
-                  "Write everything as JSON; - prints it in the table's place")
-      ->type_name("FILE");
-  verb.add_option("--csv", options.csv,
-                  "Write a line for each op; - prints it in the table's place")
-      ->type_name("FILE");
+  verb.add_flag("--json", options.json, "Everything as JSON");
+  verb.add_flag("--csv", options.csv, "A line for each case and op, for spreadsheets");
 }
 
 BenchSettings settle(const BenchOptions& options) {
-  for (const auto& [name, file] : {std::pair("--json", options.json), {"--csv", options.csv}}) {
-    if (!file.empty() && file != "-") check_writable(name, file);
-  }
-  if (options.json == "-" && options.csv == "-") {
-    throw UsageError("--json, --csv: got - for both, allowed for one of them");
-  }
+  if (options.json && options.csv) throw UsageError("--json, --csv: got both, allowed one of them");
   BenchSettings settings;
   settings.backend = backend_of(options.backend);
   settings.threads = static_cast<int>(options.threads);

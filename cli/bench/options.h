@@ -37,8 +37,8 @@ struct BenchOptions {
   double seconds = 12;
   bool warm = false;
   std::string clock = "wall";
-  std::string json;
-  std::string csv;
+  bool json = false;
+  bool csv = false;
 };
 
 /// Adds every flag to the verb.

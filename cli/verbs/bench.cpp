@@ -9,7 +9,6 @@
 #include "cli/bench/report.h"
 #include "cli/bench/run.h"
 #include "cli/parts/output.h"
-#include "cli/parts/output_file.h"
 #include "cli/verbs/verbs.h"
 
 namespace msa::cli {
@@ -17,7 +16,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// The command that repeats the run: what was typed, but for where results go.
+/// The command that repeats the run: what was typed, but for the form of the results.
 std::string command_of(const CLI::App& verb) {
   std::string command = "msa bench";
   for (const CLI::Option* option : verb.get_options()) {
@@ -32,11 +31,11 @@ std::string command_of(const CLI::App& verb) {
 
 int bench_and_report(const BenchOptions& options, const std::string& command) {
   const Json run = run_bench(settle(options), command);
-  const std::string json = run.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-  const std::string csv = bench_csv(run);
-  if (!options.json.empty() && options.json != "-") write_file("--json", options.json, json);
-  if (!options.csv.empty() && options.csv != "-") write_file("--csv", options.csv, csv);
-  print(options.json == "-" ? json : options.csv == "-" ? csv : bench_text(run));
+  if (options.json) {
+    print(run.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  } else {
+    print(options.csv ? bench_csv(run) : bench_text(run));
+  }
   return kSuccess;
 }
 
@@ -50,7 +49,7 @@ void add_bench(CLI::App& app, Action& chosen) {
       "Where a context has more calls than --samples, tiles at even distances stand for all; the\n"
       "table marks that with ~ and the JSON calls it sampled. --whole runs everything.\n\n"
       "Examples:\n  msa bench\n  msa bench attend --context 8K --queries 1024 --picks keep\n"
-      "  msa bench --context 1K 4K 16K 64K --json curve.json\n  msa bench --suite decode");
+      "  msa bench --context 1K 4K 16K 64K --json > curve.json\n  msa bench --suite decode");
   verb->callback([options, verb, &chosen] {
     chosen = [options, command = command_of(*verb)] { return bench_and_report(*options, command); };
   });

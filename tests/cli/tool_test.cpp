@@ -95,6 +95,25 @@ TEST_F(ToolTest, InspectWritesPictureFiguresAndPicks) {
   EXPECT_NE(brief.out.find("No query chose"), std::string::npos);
 }
 
+TEST_F(ToolTest, AFileIsWrittenWholeOrNotAtAll) {
+  namespace fs = std::filesystem;
+  const std::string common = "inspect " + hay() + "--length 2K --seed 4 --recall-rows 0 ";
+  expect_refused(common + "--png /nonexistent/x.png", "there is no folder /nonexistent");
+  expect_refused(common + "--png /dev/null", "no regular file");
+  expect_refused(common + "--png x.png --picks '" + folder_->path().string() + "'",
+                 "no regular file");
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_FALSE(fs::exists(path("x.png")));
+  // A limit on file sizes stands for a full disk: the old file stays, nothing is left beside it.
+  fs::create_directory(path("old"));
+  folder_->write("old/x.png", "old");
+  const Outcome outcome = run(common + "--png old/x.png", "", "trap '' XFSZ; ulimit -f 1; ");
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("--png: cannot write old/x.png"), std::string::npos) << outcome.err;
+  EXPECT_EQ(read_whole(path("old/x.png")), "old");
+  EXPECT_EQ(std::distance(fs::directory_iterator(path("old")), fs::directory_iterator()), 1);
+}
+
 TEST_F(ToolTest, DoctorJudges) {
   const Outcome good = run("doctor " + model() + "--json");
   EXPECT_EQ(good.status, 0) << good.out;
