@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import bench_table
 import draw_bench
 import matplotlib.image
 import pytest
@@ -95,13 +96,29 @@ def test_the_picture_has_ink_of_each_line(run):
         assert (abs(pixels[..., :3] - wanted).max(axis=-1) < 0.02).sum() > 300
 
 
+def test_the_table_has_a_row_for_each_context_and_the_best_peer(run):
+    run["cases"][0] |= {"times_faster": 0.5, "floor_times_faster": 1.25}
+    without = bench_table.table([run]).splitlines()
+    assert len(without) == 2 + 2
+    assert without[2] == (
+        "| 1K | 10 ms | 10 ms | 20 ms | 10 ms | 0.50x | 1.25x | - | - | 200 µs | 100 µs | - | - |"
+    )
+    assert without[3].startswith("| 64K ~ | - | - | 8 s | 45 s |")
+    run["cases"][1]["peers"] = [{"name": n, "seconds": s} for n, s in (("a", 50.0), ("b", 40.0))]
+    joined = bench_table.table([run]).splitlines()
+    assert joined[0].count("PyTorch") == 2
+    assert joined[3].startswith("| 64K ~ | - | - | 8 s | 45 s | 40 s |")
+    assert len({line.count("|") for line in joined}) == 1
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other", "cases": []}'])
 def test_no_run_is_one_line(tmp_path, capsys, text):
     broken = tmp_path / "run.json"
     broken.write_text(text)
     assert draw_bench.main([str(broken), str(tmp_path / "out.png")]) == 2
+    assert bench_table.main([str(broken)]) == 2
     assert sdpa.main([str(broken)]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run.json"]
     assert broken.read_text() == text
 
