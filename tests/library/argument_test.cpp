@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "library/expect_error.h"
 #include "msa/msa.h"
 
 namespace msa::test {
@@ -98,13 +99,7 @@ void expect_refused(Method run, const Break& broken, const std::string& message,
                     ErrorCode code = ErrorCode::kInvalidArgument) {
   Call call;
   broken(call);
-  try {
-    (call.*run)();
-    ADD_FAILURE() << "not refused: " << message;
-  } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()), message);
-    EXPECT_EQ(error.code(), code);
-  }
+  expect_error([&] { (call.*run)(); }, message, code);
   EXPECT_TRUE(call.untouched()) << message;
 }
 

@@ -7,22 +7,12 @@
 
 #include "core/element.h"
 #include "library/cases.h"
+#include "library/expect_error.h"
 
 namespace msa::test {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-void expect_error(const std::function<void()>& call, const std::string& message,
-                  ErrorCode code = ErrorCode::kInvalidArgument) {
-  try {
-    call();
-    ADD_FAILURE() << "not refused: " << message;
-  } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()), message);
-    EXPECT_EQ(error.code(), code);
-  }
-}
 
 std::vector<int32_t> pages_of(const PageAllocator& pages, PageAllocator::Sequence sequence) {
   const auto span = pages.pages(sequence);

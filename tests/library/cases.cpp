@@ -7,32 +7,17 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
-#include <memory>
 #include <new>
 #include <numeric>
 
 #include "core/element.h"
+#include "library/scratch.h"
 
 namespace msa::test {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-/// 64-byte aligned memory for a workspace, exactly as large as asked for.
-class Scratch {
- public:
-  explicit Scratch(size_t bytes)
-      : data_(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64), std::free), bytes_(bytes) {
-    std::fill_n(static_cast<unsigned char*>(data_.get()), bytes, static_cast<unsigned char>(0xFF));
-  }
-  Workspace view() const { return {data_.get(), bytes_}; }
-
- private:
-  std::unique_ptr<void, void (*)(void*)> data_;
-  size_t bytes_;
-};
 
 /// An output with a gap of guard elements after every row of its last axis.
 struct Guarded {

@@ -10,6 +10,7 @@
 #include "core/element.h"
 #include "library/check_results.h"
 #include "library/compare.h"
+#include "library/scratch.h"
 #include "library/simd_targets.h"
 
 namespace msa::test {
@@ -136,8 +137,8 @@ class FarCase {
     args.block_size = batch_.spec.block_size;
     args.block_ids = ids_;
     args.block_id_layout = layout_;
-    run(index_forward_workspace_size(context, args),
-        [&](Workspace workspace) { index_forward(context, args, workspace); });
+    const Scratch workspace(index_forward_workspace_size(context, args));
+    index_forward(context, args, workspace.view());
     std::vector<int32_t> ids;
     for (int64_t n = 0; n < batch_.spec.kv_heads * batch_.num_rows * batch_.spec.top_k; ++n) {
       ids.push_back(*id(n));
@@ -161,11 +162,11 @@ class FarCase {
     all.sequences = batch_.sequences;
     all.out = out_;
     if (dense) {
-      run(dense_attention_forward_workspace_size(context, all),
-          [&](Workspace workspace) { dense_attention_forward(context, all, workspace); });
+      const Scratch workspace(dense_attention_forward_workspace_size(context, all));
+      dense_attention_forward(context, all, workspace.view());
     } else {
-      run(attention_forward_workspace_size(context, args),
-          [&](Workspace workspace) { attention_forward(context, args, workspace); });
+      const Scratch workspace(attention_forward_workspace_size(context, args));
+      attention_forward(context, args, workspace.view());
     }
     std::vector<float> result;
     for (int64_t t = 0; t < batch_.num_rows; ++t) {
@@ -191,14 +192,6 @@ class FarCase {
                   memory->data() + n * kFar);
     }
     return far;
-  }
-  template <typename Call>
-  static void run(size_t bytes, const Call& call) {
-    std::vector<unsigned char> memory(bytes + 64);
-    void* aligned = memory.data();
-    size_t room = memory.size();
-    ASSERT_NE(std::align(64, bytes, aligned, room), nullptr);
-    call({aligned, bytes});
   }
 
   std::unique_ptr<SparseFloats> k_memory_, v_memory_, k_idx_memory_, q_memory_, q_idx_memory_,

@@ -3,10 +3,10 @@
 
 #include <cmath>
 #include <limits>
-#include <memory>
 
 #include "library/check_results.h"
 #include "library/compare.h"
+#include "library/scratch.h"
 #include "library/simd_targets.h"
 
 namespace msa::test {
@@ -311,12 +311,8 @@ TEST_P(Hostile, StridesFarApart) {
     args.sequences.cu_seqlens_q = Tensor(cu_q.data(), DType::kInt32, {2});
     args.sequences.cu_seqlens_k = Tensor(cu_k.data(), DType::kInt32, {2});
     args.out = MutableTensor(out.data(), DType::kFloat32, {1, 1, 8});
-    const size_t bytes = dense_attention_forward_workspace_size(cpu_, args);
-    std::vector<unsigned char> memory(bytes + 64);
-    void* aligned = memory.data();
-    size_t room = memory.size();
-    ASSERT_NE(std::align(64, bytes, aligned, room), nullptr);
-    dense_attention_forward(cpu_, args, {aligned, bytes});
+    const Scratch workspace(dense_attention_forward_workspace_size(cpu_, args));
+    dense_attention_forward(cpu_, args, workspace.view());
   };
   run(near.data(), 8, near_out);
   // A negative stride: the view starts at the last token.

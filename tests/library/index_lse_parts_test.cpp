@@ -4,10 +4,10 @@
 
 #include <cmath>
 #include <limits>
-#include <memory>
 #include <random>
 
 #include "library/cases.h"
+#include "library/scratch.h"
 
 namespace msa::test {
 namespace {
@@ -42,12 +42,8 @@ State index_state(const Context& context, const Case& batch, const std::vector<i
   args.block_ids = Tensor(ids.data(), DType::kInt32, {spec.kv_heads, batch.num_rows, width});
   args.out = {state.out.data(), DType::kFloat32, {batch.num_rows, spec.kv_heads, spec.index_dim}};
   args.lse = {state.lse.data(), DType::kFloat32, {batch.num_rows, spec.kv_heads}};
-  const size_t bytes = attention_forward_workspace_size(context, args);
-  std::vector<unsigned char> memory(bytes + 64);
-  void* aligned = memory.data();
-  size_t room = memory.size();
-  std::align(64, bytes, aligned, room);
-  attention_forward(context, args, {aligned, bytes});
+  const Scratch workspace(attention_forward_workspace_size(context, args));
+  attention_forward(context, args, workspace.view());
   return state;
 }
 

@@ -7,10 +7,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <memory>
 #include <set>
 
 #include "library/cases.h"
+#include "library/scratch.h"
 #include "library/simd_targets.h"
 
 namespace msa::test {
@@ -53,12 +53,8 @@ Recalls run(const Context& context, const Case& batch, const Lists& ids) {
     *rows[kind] = {result.rows[kind].data(), DType::kFloat32, {spec.kv_heads, batch.num_rows}};
     *means[kind] = {&result.means[kind], DType::kFloat32, {1}};
   }
-  const size_t bytes = recall_workspace_size(context, args);
-  std::vector<unsigned char> memory(bytes + 64);
-  void* aligned = memory.data();
-  size_t room = memory.size();
-  std::align(64, bytes, aligned, room);
-  recall(context, args, {aligned, bytes});
+  const Scratch workspace(recall_workspace_size(context, args));
+  recall(context, args, workspace.view());
   return result;
 }
 

@@ -9,6 +9,7 @@
 
 #include "core/element.h"
 #include "library/compare.h"
+#include "library/expect_error.h"
 #include "library/training_case.h"
 
 namespace msa::test {
@@ -266,16 +267,6 @@ TEST(TrainingReference, GradientsHaveTheTypeOfTheInputs) {
   }
 }
 
-void expect_refused(const std::function<void()>& call, const std::string& message, ErrorCode code) {
-  try {
-    call();
-    ADD_FAILURE() << "not refused: " << message;
-  } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()), message);
-    EXPECT_EQ(error.code(), code);
-  }
-}
-
 TEST(TrainingArguments, AreRefusedByName) {
   Batch batch = hostile_batch();
   Call call(batch);
@@ -283,8 +274,8 @@ TEST(TrainingArguments, AreRefusedByName) {
                            const std::string& message) {
     KlForwardBackwardArgs args = call.kl_args(false);
     broken(args);
-    expect_refused([&] { kl_forward_backward(call.reference, args, {}); },
-                   "[kl_forward_backward] " + message, ErrorCode::kInvalidArgument);
+    expect_error([&] { kl_forward_backward(call.reference, args, {}); },
+                 "[kl_forward_backward] " + message);
   };
   refused([](auto& args) { args.normaliser = 0; },
           "normaliser is wrong: got 0, allowed a finite number above 0, Hkv * T");
@@ -316,10 +307,9 @@ TEST(TrainingArguments, AreRefusedByName) {
   args.dq = {memory.data(), DType::kFloat32, {15, 4, 4}};
   args.dk = {memory.data(), DType::kFloat32, {35, 2, 4}};
   args.dv = {memory.data(), DType::kFloat32, {35, 4, 4}};
-  expect_refused([&] { dense_attention_backward(call.reference, args, {}); },
-                 "[dense_attention_backward] dv has the wrong shape: got float32 [35, 4, 4], "
-                 "allowed [35, 2, 4]",
-                 ErrorCode::kInvalidArgument);
+  expect_error([&] { dense_attention_backward(call.reference, args, {}); },
+               "[dense_attention_backward] dv has the wrong shape: got float32 [35, 4, 4], "
+               "allowed [35, 2, 4]");
 }
 
 TEST(TrainingArguments, ABackendWithoutTheOpSaysSo) {
