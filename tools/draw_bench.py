@@ -110,7 +110,8 @@ def short_seconds(seconds: float, most: float = 180.0) -> str:
 
 def draw_line(axes, line, label, color, style, width):
     contexts, seconds, _ = zip(*line, strict=True)
-    axes.plot(contexts, seconds, style, color=color, linewidth=width, label=label, zorder=3)
+    line_style = {"linestyle": style, "linewidth": width, "color": color}
+    axes.plot(contexts, seconds, label=label, zorder=3, **line_style)
     for context, second, ring in line:
         face = PAPER if ring else color
         axes.plot(context, second, "o", color=color, markerfacecolor=face, markersize=5.5, zorder=4)
