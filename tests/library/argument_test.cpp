@@ -250,7 +250,7 @@ TEST(Arguments, WorkspaceAndSupport) {
 
 TEST(Arguments, WorkspaceLooksAtShapesAlone) {
   // No pointer but those of the checks is read, and a million tokens stay below 256 MB.
-  const Context context({.backend = Backend::kCpu, .num_threads = 8});
+  const Context context({.backend = Backend::kCpu, .num_threads = 64});
   constexpr int64_t kMillion = 1 << 20;
   // An address that traps.
   const void* const nowhere =
@@ -265,6 +265,14 @@ TEST(Arguments, WorkspaceLooksAtShapesAlone) {
     index.k_idx = Tensor(nowhere, DType::kBFloat16, {kMillion / 128, 128, 128});
     index.sequences = sequences;
     index.block_ids = MutableTensor(const_cast<void*>(nowhere), DType::kInt32, {4, queries, 32});
+    index.lse_idx = MutableTensor(const_cast<void*>(nowhere), DType::kFloat32, {4, queries});
+    IndexCandidatesArgs part;
+    part.q_idx = index.q_idx;
+    part.k_idx = index.k_idx;
+    part.sequences = sequences;
+    part.candidate_ids = index.block_ids;
+    part.candidate_scores =
+        MutableTensor(const_cast<void*>(nowhere), DType::kFloat32, {4, queries, 32});
     AttentionForwardArgs sparse;
     sparse.q = Tensor(nowhere, DType::kBFloat16, {queries, 64, 128});
     sparse.k = Tensor(nowhere, DType::kBFloat16, {kMillion / 128, 128, 4, 128});
@@ -281,11 +289,12 @@ TEST(Arguments, WorkspaceLooksAtShapesAlone) {
     constexpr size_t kAllowed = size_t{256} << 20;
     const std::pair<const char*, size_t> sizes[] = {
         {"index_forward", index_forward_workspace_size(context, index)},
+        {"index_candidates", index_candidates_workspace_size(context, part)},
         {"attention_forward", attention_forward_workspace_size(context, sparse)},
         {"dense_attention_forward", dense_attention_forward_workspace_size(context, dense)},
     };
     for (const auto& [name, bytes] : sizes) {
-      fmt::print("  {:24} {:7} queries at 1M tokens: {:5.1f} MB of workspace\n", name, queries,
+      fmt::print("  {:24} {:7} queries at 1M tokens, 64 threads: {:5.1f} MB\n", name, queries,
                  static_cast<double>(bytes) * 1e-6);
       EXPECT_LE(bytes, kAllowed) << name;
     }
