@@ -6,14 +6,9 @@ from .config import ModelConfig
 from .tasks import DEFAULT_FLAVOURS
 
 FACTS = (62, 6, 0, 0, 28, 4)
-MANY_PLACES = (
-    24,
-    12,
-    34,
-    20,
-    6,
-    4,
-)  # twice as often answers that are put together from several places
+# Twice as often answers that are put together from several places; mostly several values, mostly chains.
+MANY_PLACES = (24, 12, 34, 20, 6, 4)
+CHAINS = (26, 12, 16, 36, 6, 4)
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,22 @@ PRESETS = {
         warmup_steps=50,
         decay_share=0.9,
         seconds=290.0,
+        workers=15,
+        chunk=4096,
+        checkpoint_seconds=1e9,
+    ),
+    # Goes on from the model of "h200-many": chains. Many dense steps, whose KL shows the index what it did not pick.
+    "h200-chains": Preset(
+        model=ModelConfig(),
+        stages=(
+            Stage(8192, 8, 0.35, 0.6, 192, 16384, CHAINS),
+            Stage(32768, 2, 0.50, 0.6, 768, 16384, CHAINS),
+            Stage(65536, 1, 0.15, 0.7, 768, 16384, CHAINS),
+        ),
+        rates={"muon": 0.006, "adam": 1e-3, "index": 2.5e-3},
+        warmup_steps=50,
+        decay_share=0.9,
+        seconds=310.0,
         workers=15,
         chunk=4096,
         checkpoint_seconds=1e9,

@@ -192,6 +192,8 @@ class ItemMaker:
             facts.append(form["copy"].replace("{name}", name).replace("{other}", previous))
         order = list(range(count))
         rng.shuffle(order)
+        if rng.random() < 0.5:  # the end of the chain is asked first: it goes the longest way
+            order.sort(key=lambda place: place != count - 1)
         questions = [form["question"].replace("{name}", names[i]) for i in order]
         answer = answer_text(form["assign"], value)
         return Item("tracking", facts, questions, [answer] * count, names[-1], [form])
@@ -436,7 +438,7 @@ class SequenceMaker:
     def batch(
         self, seed, stage, step, rows, length, kl_rows, flavours=DEFAULT_FLAVOURS, cloze=0.05
     ):
-        """Arrays of one step: ids, positions, classes [rows, length], kl [rows, kl_rows] (half of them answer rows)."""
+        """Arrays of one step: ids, positions, classes [rows, length], kl [rows, kl_rows] (kl_rows_of)."""
         self.items.cloze = cloze
         ids = np.zeros((rows, length), np.int32)
         positions = np.zeros((rows, length), np.int32)
@@ -446,11 +448,20 @@ class SequenceMaker:
             rng = random.Random(f"{seed}/{stage}/{step}/{row}")
             ids[row], classes[row] = self.sequence(rng, length, flavours)
             positions[row] = self.positions(rng, length)
-            answer_rows = (np.flatnonzero(classes[row, 1:] == ANSWER)).tolist()
-            chosen = rng.choices(answer_rows, k=kl_rows // 2) if answer_rows else []
-            chosen += [rng.randrange(length) for _ in range(kl_rows - len(chosen))]
-            kl[row] = sorted(chosen)
+            kl[row] = kl_rows_of(rng, classes[row], kl_rows)
         return ids, positions, classes, kl
+
+
+def kl_rows_of(rng, classes, count):
+    """Rows on which the index learns: 3 of 8 answer, 3 of 8 lie in facts and questions, the rest anywhere.
+
+    A line `b is a` of a chain looks `a` up while the document is read: rows of facts need the index as much as answers.
+    """
+    chosen = []
+    for rows in (np.flatnonzero(classes[1:] == ANSWER), np.flatnonzero(classes == NONE)):
+        chosen += rng.choices(rows.tolist(), k=3 * count // 8) if len(rows) else []
+    chosen += [rng.randrange(len(classes)) for _ in range(count - len(chosen))]
+    return sorted(chosen)
 
 
 def question_answer(question, answer):

@@ -13,7 +13,16 @@ from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
 from training.lexicon import corpus_words, reserved_words
 from training.loader import training_maker
-from training.tasks import ANSWER, FLAVOURS, ItemMaker, SequenceMaker, load_tasks
+from training.tasks import (
+    ANSWER,
+    FLAVOURS,
+    NONE,
+    TEXT,
+    ItemMaker,
+    SequenceMaker,
+    kl_rows_of,
+    load_tasks,
+)
 from training.tokenizer import ASSISTANT, BEGIN, END, USER, load_tokenizer
 from training.words import HELD_OUT, Words, held_out_words
 
@@ -113,6 +122,16 @@ def test_several_values_of_one_answer_hold_no_comma():
     for _ in range(500):
         item = maker.multivalue(rng, set())
         assert item.answers[0].count(",") == len(item.facts) - 1
+
+
+def test_index_learns_on_rows_of_answers_and_of_facts():
+    classes = np.full(10_000, TEXT)
+    classes[100:110], classes[9_990:] = NONE, ANSWER
+    rows = kl_rows_of(random.Random(0), classes, 64)
+    assert rows == sorted(rows) and len(rows) == 64
+    assert sum(100 <= row < 110 for row in rows) >= 24
+    assert sum(9_989 <= row < 9_999 for row in rows) >= 24  # the rows that predict an answer
+    assert len(kl_rows_of(random.Random(0), np.full(100, TEXT), 64)) == 64
 
 
 def test_forms_say_what_kind_they_are():
