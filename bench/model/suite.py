@@ -4,8 +4,8 @@
 
 A run is one process of one thread (MSA_THREADS=1), --jobs of them at a time. Its JSON is kept in --out, and a run whose
 JSON is there is not done again, so a suite that was cut off goes on. Runs of one row add up: "needle 32K" is ten
-documents that are asked with both attentions and ten more. --summary writes the numbers as JSON. Status 1 if a figure
-is missed.
+documents that are asked with both attentions and ten more. --summary writes the numbers, also by depth and by kind of
+value, and the commands as JSON. Status 1 if a figure is missed.
 """
 
 import argparse
@@ -116,21 +116,46 @@ def load(folder):
     }
 
 
-def count(results, kinds, length, attention, control):
-    """(right, trials, whether all runs are there)."""
+def chosen(results, kinds, length, attention, control):
+    """(entries of the runs that are there, whether all runs are there)."""
     runs = [run for kind in kinds for run in RUNS_OF[kind]]
     entries = [entry for run in runs for entry in results.get(run, {"results": []})["results"]]
     wanted = (length, attention, control)
-    chosen = [e for e in entries if (e["length"], e["attention"], e["control"]) == wanted]
-    right, trials = (sum(entry[part] for entry in chosen) for part in ("right", "trials"))
-    return right, trials, all(run in results for run in runs)
+    fitting = [e for e in entries if (e["length"], e["attention"], e["control"]) == wanted]
+    return fitting, all(run in results for run in runs)
+
+
+def count(entries):
+    """(right, trials)"""
+    return tuple(sum(entry[part] for entry in entries) for part in ("right", "trials"))
+
+
+def by_depth(entries):
+    """[right, trials] of each fifth of the document, from its top."""
+    fifths = [[0, 0] for _ in range(5)]
+    for entry in entries:
+        for tenth, found in enumerate(entry["by_depth_tenth"]):
+            fifths[tenth // 2][0] += found["right"]
+            fifths[tenth // 2][1] += found["total"]
+    return fifths
+
+
+def by_kind(entries):
+    """{kind of value: [right, trials]}"""
+    kinds = {}
+    for entry in entries:
+        for kind, found in entry["by_kind"].items():
+            right, trials = kinds.get(kind, (0, 0))
+            kinds[kind] = [right + found["right"], trials + found["total"]]
+    return kinds
 
 
 def table(results):
-    """Rows of the table: {row, right, trials, demanded, met}."""
+    """Rows of the table: {row, right, trials, by depth and kind of value, demanded, met}."""
     rows = []
     for row, kinds, length, attention, control, demanded in TABLE:
-        right, trials, whole = count(results, kinds, length, attention, control)
+        entries, whole = chosen(results, kinds, length, attention, control)
+        right, trials = count(entries)
         share = right / trials if trials else 0.0
         met = whole and (share >= demanded if demanded > 0 else share < -demanded)
         rows.append(
@@ -138,6 +163,8 @@ def table(results):
                 "row": row,
                 "right": right,
                 "trials": trials,
+                "by_depth_fifth": by_depth(entries),
+                "by_kind": by_kind(entries),
                 "whole": whole,
                 "demanded": demanded,
                 "met": met,
@@ -145,8 +172,9 @@ def table(results):
         )
     for task in PAIRED:
         kinds = (f"{task}-both",)
-        right, trials, whole = count(results, kinds, 32768, "sparse", "none")
-        dense, _, _ = count(results, kinds, 32768, "dense", "none")
+        entries, whole = chosen(results, kinds, 32768, "sparse", "none")
+        right, trials = count(entries)
+        dense, _ = count(chosen(results, kinds, 32768, "dense", "none")[0])
         met = whole and trials > 0 and (dense - right) / trials <= MOST_BELOW_DENSE
         row = {"row": f"dense beside it: {task}", "right": right, "trials": trials, "dense": dense}
         rows.append(row | {"whole": whole, "met": met})
@@ -162,6 +190,15 @@ def line(row):
     share = f"{100 * row['right'] / row['trials']:.1f} %" if row["trials"] else "-"
     state = "met" if row["met"] else "NOT MET" if row["whole"] else "not whole"
     return f"| {row['row']} | {row['right']} of {row['trials']} | {share} | {demanded} | {state} |"
+
+
+def summary(about, rows, commands):
+    """JSON with a row or a command a line."""
+    parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in about.items()]
+    parts.append('"rows": [\n  ' + ",\n  ".join(map(json.dumps, rows)) + "\n]")
+    pairs = [f"{json.dumps(name)}: {json.dumps(command)}" for name, command in commands.items()]
+    parts.append('"commands": {\n  ' + ",\n  ".join(pairs) + "\n}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def main():
@@ -185,10 +222,12 @@ def main():
     print("| what | right | share | demanded | |\n| --- | --- | --- | --- | --- |")
     print("\n".join(map(line, rows)))
     if options.summary:
+        about = {
+            "date": time.strftime("%Y-%m-%d"),
+            "model": str(options.model or "models/msa-mini"),
+        }
         commands = {name: f"msa eval {RUNS[name]}" for name in results}
-        options.summary.write_text(
-            json.dumps({"rows": rows, "commands": commands}, indent=1) + "\n"
-        )
+        options.summary.write_text(summary(about, rows, commands))
     return 0 if all(row["met"] for row in rows) else 1
 
 

@@ -1,6 +1,7 @@
 """The acceptance table: what is missing is never met, shares are compared the right way round."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ def entry(length, right, trials, attention="sparse", control="none"):
         "trials": trials,
         "attention": attention,
         "control": control,
+        "by_depth_tenth": [{"right": 0, "total": 0}] * 9 + [{"right": right, "total": trials}],
+        "by_kind": {"word": {"right": right, "total": trials}},
     }
 
 
@@ -43,6 +46,23 @@ def test_nothing_measured_is_nothing_met():
 def test_a_share_is_met_from_its_bound_on(right, met):
     found = rows(whole("needle-8K", entry(8192, right, 200), entry(16384, 0, 200)))["needle 8K"]
     assert (found["right"], found["trials"], found["met"]) == (right, 200, met)
+
+
+def test_depths_and_kinds_of_all_runs_add_up():
+    first, second = entry(8192, 90, 100), entry(8192, 99, 100)
+    second["by_depth_tenth"] = second["by_depth_tenth"][::-1]
+    second["by_kind"] = {"code": {"right": 49, "total": 50}, "word": {"right": 50, "total": 50}}
+    found = rows(whole("needle-8K", first, second))["needle 8K"]
+    assert found["by_depth_fifth"] == [[99, 100], [0, 0], [0, 0], [0, 0], [90, 100]]
+    assert found["by_kind"] == {"word": [140, 150], "code": [49, 50]}
+
+
+def test_the_summary_is_json():
+    results = whole("needle-8K", entry(8192, 198, 200))
+    text = suite.summary({"model": "m"}, suite.table(results), {"needle-8K-0": "msa eval needle"})
+    found = json.loads(text)
+    assert found["rows"][0]["right"] == 198 and len(found["rows"]) == len(rows({}))
+    assert found["commands"] == {"needle-8K-0": "msa eval needle"} and found["model"] == "m"
 
 
 def test_half_of_the_runs_are_not_enough():
