@@ -181,7 +181,7 @@ TEST(Survey, RecallsAreThoseOfTheReference) {
 }
 
 TEST(Survey, LongPromptsShareBins) {
-  const Selections selections = stripe_and_band(4 * 1030);
+  const Selections selections = stripe_and_band(int64_t{4} * 1030);
   const Survey survey = selections.survey(selections.options(), 1024);
   EXPECT_EQ(survey.blocks_per_bin(), 3);
   EXPECT_EQ(survey.num_bins(), 344);
