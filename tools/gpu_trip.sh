@@ -66,8 +66,11 @@ if wants verify && [[ -x $bin/msa ]]; then
 fi
 if wants sanitizer; then
   for tool in memcheck racecheck initcheck synccheck; do
+    part="ops --small"
+    [[ $tool == racecheck ]] && part=each # slow: one batch through every kernel
+    # shellcheck disable=SC2086
     run "sanitizer-$tool" 45 compute-sanitizer --tool $tool --error-exitcode 9 \
-      "$bin/cuda_check" --part ops --small
+      "$bin/cuda_check" --part $part
   done
 fi
 if wants table; then
@@ -78,7 +81,7 @@ if wants dense; then
     --json "$out/dense.json"
 fi
 if wants peers; then
-  run peers 60 python3 "$here/bench/cuda/peers.py" --json "$out/peers.json"
+  run peers 130 python3 "$here/bench/cuda/peers.py" --json "$out/peers.json"
 fi
 if wants suite; then
   run suite 70 "$bin/cuda_bench" --suite "$here/bench/suites/prefill.csv" --repeats 3 \

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "cuda/device_memory.h"
+#include "cuda/host/config.h"
 #include "cuda/op_checks.h"
 #include "cuda/random_fill.h"
 #include "library/check_results.h"
@@ -52,26 +53,36 @@ struct Long {
   }
 };
 
-void run(const Context& context, Long& batch) {
+Sequences sequences_of(const Long& batch) {
   Sequences sequences;
   sequences.cu_seqlens_q = Tensor(batch.cu_q.data(), DType::kInt32, {2});
   sequences.cu_seqlens_k = Tensor(batch.cu_k.data(), DType::kInt32, {2});
+  return sequences;
+}
+
+void run_index(const Context& context, Long& batch) {
   const auto type = DType::kBFloat16;
   IndexForwardArgs index;
   index.q_idx = Tensor(batch.q_idx.data(), type, {batch.num_queries, kGroups, kDim});
   index.k_idx = Tensor(batch.k_idx.data(), type, {batch.num_keys, kDim});
-  index.sequences = sequences;
+  index.sequences = sequences_of(batch);
   index.block_ids =
       MutableTensor(batch.ids.data(), DType::kInt32, {kGroups, batch.num_queries, kTopK});
   const size_t index_bytes = index_forward_workspace_size(context, index);
   const DeviceMemory index_workspace(index_bytes);
   index_forward(context, index, {index_workspace.data(), index_bytes});
+  cuda::check_cuda("test", cudaDeviceSynchronize());
+}
+
+void run_attention(const Context& context, Long& batch) {
+  const auto type = DType::kBFloat16;
   AttentionForwardArgs attention;
   attention.q = Tensor(batch.q.data(), type, {batch.num_queries, kHeads, kDim});
   attention.k = Tensor(batch.k.data(), type, {batch.num_keys, kGroups, kDim});
   attention.v = Tensor(batch.v.data(), type, {batch.num_keys, kGroups, kDim});
-  attention.sequences = sequences;
-  attention.block_ids = index.block_ids;
+  attention.sequences = sequences_of(batch);
+  attention.block_ids =
+      Tensor(batch.ids.data(), DType::kInt32, {kGroups, batch.num_queries, kTopK});
   attention.out = MutableTensor(batch.out.data(), type, {batch.num_queries, kHeads, kDim});
   attention.lse = MutableTensor(batch.lse.data(), DType::kFloat32, {batch.num_queries, kHeads});
   const size_t bytes = attention_forward_workspace_size(context, attention);
@@ -80,86 +91,105 @@ void run(const Context& context, Long& batch) {
   cuda::check_cuda("test", cudaDeviceSynchronize());
 }
 
-}  // namespace
-
-void check_long(Report& report, long num_keys, long num_queries, int samples) {
-  const std::string name = fmt::format("{} queries on {} keys", num_queries, num_keys);
-  const Context cuda({.backend = Backend::kCuda});
-  const Context reference({.backend = Backend::kReference});
-  Long batch(num_keys, num_queries);
-  run(cuda, batch);
-  const auto ids = batch.ids.download<int32_t>(static_cast<size_t>(num_queries * kGroups * kTopK));
-  const auto out = batch.out.download<uint16_t>(static_cast<size_t>(num_queries * kHeads * kDim));
-  const auto lse = batch.lse.download<float>(static_cast<size_t>(num_queries * kHeads));
-  const auto q = batch.q.download<uint16_t>(static_cast<size_t>(num_queries * kHeads * kDim));
-  const auto k = batch.k.download<uint16_t>(static_cast<size_t>(num_keys * kGroups * kDim));
-  const auto v = batch.v.download<uint16_t>(static_cast<size_t>(num_keys * kGroups * kDim));
-  const auto q_idx =
-      batch.q_idx.download<uint16_t>(static_cast<size_t>(num_queries * kGroups * kDim));
-  const auto k_idx = batch.k_idx.download<uint16_t>(static_cast<size_t>(num_keys * kDim));
-
-  size_t wrong_lists = 0;
-  for (int64_t list = 0; list < num_queries * kGroups; ++list) {
-    const int64_t position = num_keys - num_queries + list % num_queries;
-    const int32_t local = static_cast<int32_t>(position / kBlock);
-    const int32_t* row = ids.data() + list * kTopK;
-    const int64_t count = std::min<int64_t>(kTopK, local + 1);
-    bool right = row[count - 1] == local;
-    for (int64_t n = 0; n < kTopK; ++n) {
-      right =
-          right && (n < count ? row[n] >= 0 && row[n] <= local && (n == 0 || row[n] > row[n - 1])
-                              : row[n] == -1);
-    }
-    wrong_lists += right ? 0 : 1;
+/// Four neighbours with the lists of the first of them, so that tiles of them pay.
+std::vector<int32_t> shared_lists(const Long& batch, const std::vector<int32_t>& ids) {
+  std::vector<int32_t> result = ids;
+  for (int64_t list = 0; list < batch.num_queries * kGroups; ++list) {
+    const int64_t row = list % batch.num_queries;
+    const int64_t position = batch.num_keys - batch.num_queries + row;
+    const int64_t back = std::min(row, position % 4);  // the same local block: 4 divides 128
+    std::copy_n(ids.begin() + (list - back) * kTopK, kTopK, result.begin() + list * kTopK);
   }
-  report.add(name + ": ids ascend, end with the local block", wrong_lists == 0,
-             fmt::format("{} of {} lists wrong", wrong_lists, num_queries * kGroups));
+  return result;
+}
 
-  std::mt19937 random(7);
-  int other = 0;
-  std::string problem;
-  std::vector<float> got_out, law_out, got_lse, law_lse;
-  for (int n = 0; n < samples && problem.empty(); ++n) {
-    const int64_t t = static_cast<int64_t>(random() % static_cast<unsigned long>(num_queries));
-    const int64_t keys = num_keys - num_queries + t + 1;
-    const int32_t q_ends[2] = {0, 1};
-    const int32_t k_ends[2] = {0, static_cast<int32_t>(keys)};
+struct HostCopies {
+  std::vector<uint16_t> q, k, v, q_idx, k_idx;
+  explicit HostCopies(const Long& batch)
+      : q(all(batch.q)),
+        k(all(batch.k)),
+        v(all(batch.v)),
+        q_idx(all(batch.q_idx)),
+        k_idx(all(batch.k_idx)) {}
+  static std::vector<uint16_t> all(const DeviceMemory& memory) {
+    return memory.download<uint16_t>(memory.bytes() / 2);
+  }
+};
+
+/// The request of one query that a sampled row is.
+struct OneRow {
+  int64_t row, keys;
+  int32_t q_ends[2] = {0, 1};
+  int32_t k_ends[2];
+  OneRow(const Long& batch, int64_t sampled)
+      : row(sampled),
+        keys(batch.num_keys - batch.num_queries + sampled + 1),
+        k_ends{0, static_cast<int32_t>(keys)} {}
+  Sequences sequences() const {
     Sequences one;
     one.cu_seqlens_q = Tensor(q_ends, DType::kInt32, {2});
     one.cu_seqlens_k = Tensor(k_ends, DType::kInt32, {2});
-    const int64_t blocks = (keys + kBlock - 1) / kBlock;
-    std::vector<float> scores(static_cast<size_t>(kGroups * blocks));
-    IndexForwardArgs index;
-    index.q_idx = Tensor(q_idx.data() + t * kGroups * kDim, DType::kBFloat16, {1, kGroups, kDim});
-    index.k_idx = Tensor(k_idx.data(), DType::kBFloat16, {keys, kDim});
-    index.sequences = one;
-    index.block_scores = MutableTensor(scores.data(), DType::kFloat32, {kGroups, 1, blocks});
-    index_forward(reference, index, {});
+    return one;
+  }
+};
+
+/// "" or which block of the row's lists is on the wrong side; counts lists that differ from the
+/// reference at all.
+std::string selection_problem(const Context& reference, const Long& batch, const HostCopies& host,
+                              const std::vector<int32_t>& ids, const OneRow& one, int* other) {
+  const int64_t blocks = (one.keys + kBlock - 1) / kBlock;
+  std::vector<float> scores(static_cast<size_t>(kGroups * blocks));
+  IndexForwardArgs index;
+  index.q_idx =
+      Tensor(host.q_idx.data() + one.row * kGroups * kDim, DType::kBFloat16, {1, kGroups, kDim});
+  index.k_idx = Tensor(host.k_idx.data(), DType::kBFloat16, {one.keys, kDim});
+  index.sequences = one.sequences();
+  index.block_scores = MutableTensor(scores.data(), DType::kFloat32, {kGroups, 1, blocks});
+  index_forward(reference, index, {});
+  for (int64_t g = 0; g < kGroups; ++g) {
+    const int32_t* row = ids.data() + (g * batch.num_queries + one.row) * kTopK;
+    const float* m = scores.data() + g * blocks;
+    const auto law = select_by_rule({m, m + blocks}, kTopK);
+    if (!std::equal(law.begin(), law.end(), row)) ++*other;
+    float cut = INFINITY;
+    for (const int32_t id : law) {
+      if (id >= 0 && id != blocks - 1) cut = std::min(cut, m[id]);
+    }
+    const float tol = 1e-5f * 20;  // norms near sqrt(128), scale 1 / sqrt(128)
+    for (int64_t i = 0; i < kTopK; ++i) {
+      if (row[i] >= 0 && row[i] != blocks - 1 && m[row[i]] < cut - tol) {
+        return fmt::format("row {} group {}: block {} is below the cut", one.row, g, row[i]);
+      }
+    }
+  }
+  return "";
+}
+
+/// Runs attention with these lists; the sampled rows against the reference.
+void check_sampled_attention(Report& report, const std::string& name, const Context& on_cuda,
+                             const Context& reference, Long& batch, const HostCopies& host,
+                             const std::vector<int32_t>& ids,
+                             const std::vector<int64_t>& sampled_rows) {
+  batch.ids.upload(ids.data(), ids.size() * 4);
+  run_attention(on_cuda, batch);
+  const auto out =
+      batch.out.download<uint16_t>(static_cast<size_t>(batch.num_queries * kHeads * kDim));
+  const auto lse = batch.lse.download<float>(static_cast<size_t>(batch.num_queries * kHeads));
+  std::vector<float> got_out, law_out, got_lse, law_lse;
+  for (const int64_t t : sampled_rows) {
+    const OneRow one(batch, t);
     std::vector<int32_t> own;
     for (int64_t g = 0; g < kGroups; ++g) {
-      const int32_t* row = ids.data() + (g * num_queries + t) * kTopK;
+      const int32_t* row = ids.data() + (g * batch.num_queries + t) * kTopK;
       own.insert(own.end(), row, row + kTopK);
-      const float* m = scores.data() + g * blocks;
-      const auto law = select_by_rule({m, m + blocks}, kTopK);
-      if (!std::equal(law.begin(), law.end(), row)) ++other;
-      float cut = INFINITY;
-      for (const int32_t id : law) {
-        if (id >= 0 && id != blocks - 1) cut = std::min(cut, m[id]);
-      }
-      const float tol = 1e-5f * 20;  // norms near sqrt(128), scale 1 / sqrt(128)
-      for (int64_t i = 0; i < kTopK && problem.empty(); ++i) {
-        if (row[i] >= 0 && row[i] != blocks - 1 && m[row[i]] < cut - tol) {
-          problem = fmt::format("row {} group {}: block {} is below the cut", t, g, row[i]);
-        }
-      }
     }
     std::vector<uint16_t> row_out(static_cast<size_t>(kHeads * kDim));
     std::vector<float> row_lse(kHeads);
     AttentionForwardArgs attention;
-    attention.q = Tensor(q.data() + t * kHeads * kDim, DType::kBFloat16, {1, kHeads, kDim});
-    attention.k = Tensor(k.data(), DType::kBFloat16, {keys, kGroups, kDim});
-    attention.v = Tensor(v.data(), DType::kBFloat16, {keys, kGroups, kDim});
-    attention.sequences = one;
+    attention.q = Tensor(host.q.data() + t * kHeads * kDim, DType::kBFloat16, {1, kHeads, kDim});
+    attention.k = Tensor(host.k.data(), DType::kBFloat16, {one.keys, kGroups, kDim});
+    attention.v = Tensor(host.v.data(), DType::kBFloat16, {one.keys, kGroups, kDim});
+    attention.sequences = one.sequences();
     attention.block_ids = Tensor(own.data(), DType::kInt32, {kGroups, 1, kTopK});
     attention.out = MutableTensor(row_out.data(), DType::kBFloat16, {1, kHeads, kDim});
     attention.lse = MutableTensor(row_lse.data(), DType::kFloat32, {1, kHeads});
@@ -176,14 +206,60 @@ void check_long(Report& report, long num_keys, long num_queries, int samples) {
       law_lse.push_back(row_lse[static_cast<size_t>(h)]);
     }
   }
-  report.add(name + ": sampled selections", problem.empty(),
+  const Comparison out_ok = compare(got_out, law_out, {2e-2, 1e-2, 5e-3});
+  report.add(name + "sampled out", out_ok.ok, out_ok.message);
+  const Comparison lse_ok = compare(got_lse, law_lse, {2e-3, 0});
+  report.add(name + "sampled lse", lse_ok.ok, lse_ok.message);
+}
+
+}  // namespace
+
+void check_long(Report& report, long num_keys, long num_queries, int samples) {
+  const std::string name = fmt::format("{} queries on {} keys: ", num_queries, num_keys);
+  const Context on_cuda({.backend = Backend::kCuda});
+  const Context reference({.backend = Backend::kReference});
+  Long batch(num_keys, num_queries);
+  run_index(on_cuda, batch);
+  const auto ids = batch.ids.download<int32_t>(static_cast<size_t>(num_queries * kGroups * kTopK));
+  const HostCopies host(batch);
+
+  size_t wrong_lists = 0;
+  for (int64_t list = 0; list < num_queries * kGroups; ++list) {
+    const int64_t position = num_keys - num_queries + list % num_queries;
+    const int32_t local = static_cast<int32_t>(position / kBlock);
+    const int32_t* row = ids.data() + list * kTopK;
+    const int64_t count = std::min<int64_t>(kTopK, local + 1);
+    bool right = row[count - 1] == local;
+    for (int64_t n = 0; n < kTopK; ++n) {
+      right =
+          right && (n < count ? row[n] >= 0 && row[n] <= local && (n == 0 || row[n] > row[n - 1])
+                              : row[n] == -1);
+    }
+    wrong_lists += right ? 0 : 1;
+  }
+  report.add(name + "ids ascend, end with the local block", wrong_lists == 0,
+             fmt::format("{} of {} lists wrong", wrong_lists, num_queries * kGroups));
+
+  std::mt19937 random(7);
+  std::vector<int64_t> rows;
+  int other = 0;
+  std::string problem;
+  for (int n = 0; n < samples && problem.empty(); ++n) {
+    rows.push_back(static_cast<int64_t>(random() % static_cast<unsigned long>(num_queries)));
+    problem = selection_problem(reference, batch, host, ids, OneRow(batch, rows.back()), &other);
+  }
+  report.add(name + "sampled selections", problem.empty(),
              problem.empty()
                  ? fmt::format("{} of {} differ within tolerance", other, samples * kGroups)
                  : problem);
-  const Comparison out_ok = compare(got_out, law_out, {2e-2, 1e-2, 5e-3});
-  report.add(name + ": sampled out", out_ok.ok, out_ok.message);
-  const Comparison lse_ok = compare(got_lse, law_lse, {2e-3, 0});
-  report.add(name + ": sampled lse", lse_ok.ok, lse_ok.message);
+
+  cuda::AttentionTuning& tuning = cuda::attention_tuning();
+  const cuda::AttentionTuning before = tuning;
+  tuning.query_tiles = true;
+  check_sampled_attention(report, name, on_cuda, reference, batch, host, ids, rows);
+  check_sampled_attention(report, name + "lists shared by four, ", on_cuda, reference, batch, host,
+                          shared_lists(batch, ids), rows);
+  tuning = before;
 }
 
 }  // namespace msa::test

@@ -1,9 +1,12 @@
 // cuda_check: everything that can be said about the cuda backend's results on the machine at hand.
 //
-//   cuda_check [--part primitives|stages|ops|long|all] [--small] [--cases N] [--seed N]
+//   cuda_check [--part primitives|stages|ops|each|long|all] [--small] [--cases N] [--seed N]
 //              [--json FILE]
 //
+// "each" runs one small batch through every kernel.
+//
 // Primitives first: when one fails, what follows cannot be right. Status 0 when all is well.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -19,7 +22,8 @@ namespace {
 
 int usage() {
   std::fputs(
-      "usage: cuda_check [--part primitives|stages|ops|long|all] [--small] [--cases N] [--seed N] "
+      "usage: cuda_check [--part primitives|stages|ops|each|long|all] [--small] [--cases N] "
+      "[--seed N] "
       "[--json FILE]\n",
       stderr);
   return 2;
@@ -47,8 +51,8 @@ int main(int argc, char** argv) {
       return usage();
     }
   }
-  if (part != "all" && part != "primitives" && part != "stages" && part != "ops" && part != "long")
-    return usage();
+  const auto known = {"all", "primitives", "stages", "ops", "each", "long"};
+  if (std::find(known.begin(), known.end(), part) == known.end()) return usage();
   msa::test::Report report;
   try {
     if (part == "all" || part == "primitives") msa::test::check_primitives(report);
@@ -59,6 +63,7 @@ int main(int argc, char** argv) {
       msa::test::check_ops(report, options);
       if (report.failures() == 0) msa::test::check_streams(report);
     }
+    if (part == "each") msa::test::check_each_kernel_once(report);
     if (report.failures() == 0 && (part == "all" || part == "long")) {
       msa::test::check_long(report, 8192, 8192, 24);
       msa::test::check_long(report, 9000, 3000, 16);  // two groups a pass, a part of a block last

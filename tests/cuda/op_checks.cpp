@@ -360,6 +360,35 @@ CaseSpec random_device_spec(std::mt19937& random) {
 
 }  // namespace
 
+void check_each_kernel_once(Report& report) {
+  const Backends on;
+  cuda::AttentionTuning& tuning = cuda::attention_tuning();
+  const cuda::AttentionTuning before = tuning;
+  std::mt19937 random(3);
+  CaseSpec spec = base_spec();
+  spec.kv_heads = 2;
+  spec.top_k = 4;
+  spec.q_lens = {40};
+  spec.k_lens = {700};
+  const Case batch(spec);
+  const DeviceCase device(batch);
+  const IndexResult index = device.run_index(on.cuda, {});
+  const std::string problem = index_problem(batch, index, run_index(on.reference, batch));
+  report.add("index", problem.empty(), problem);
+  for (const double keep : {0.0, 1.0}) {
+    tuning.query_tiles = keep > 0;
+    tuning.most_chunk_rows = 32;  // several passes
+    const std::vector<int32_t> ids = neighbour_ids(batch, keep, random);
+    const std::string wrong = difference(batch, device.run_attention(on.cuda, ids),
+                                         run_attention(on.reference, batch, &ids));
+    report.add(fmt::format("attention, keep {}", keep), wrong.empty(), wrong);
+  }
+  tuning = before;
+  const std::string dense =
+      difference(batch, device.run_dense(on.cuda), run_attention(on.reference, batch, nullptr));
+  report.add("dense", dense.empty(), dense);
+}
+
 void check_ops(Report& report, const OpCheckOptions& options) {
   const Backends on;
   report.note("on " + on.cuda.description());

@@ -12,6 +12,9 @@ struct OpCheckOptions {
 };
 void check_ops(Report& report, const OpCheckOptions& options);
 
+/// One small batch through every kernel: for racecheck, which is slow.
+void check_each_kernel_once(Report& report);
+
 /// Long contexts made on the device; sampled rows against the reference.
 void check_long(Report& report, long num_keys, long num_queries, int samples);
 

@@ -22,8 +22,7 @@ IndexConfig pick_index_config(const core::IndexForwardParams& params);
 /// What measurements compare. The library uses the defaults; benchmarks and checks set others
 /// before a call, never beside one.
 struct AttentionTuning {
-  bool query_tiles = false;  // neighbours that share blocks are computed together; off until its
-                             // plan of several thread blocks has been checked on a device
+  bool query_tiles = true;   // neighbours that share blocks are computed together
   bool queries_stay = true;  // the copy engine asks L2 to keep gathered queries
   int64_t most_chunk_rows = 8192;
   int merge_share = 24;  // per cent of the thread blocks that begin with a merge

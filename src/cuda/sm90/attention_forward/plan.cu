@@ -90,11 +90,21 @@ __device__ __forceinline__ Request broadcast(const Request& request, int from) {
           __shfl_sync(~0u, request.first_key, from), __shfl_sync(~0u, request.key_length, from)};
 }
 
+/// Tiles that a thread block lists: all at once, so that neighbours follow each other. They are then
+/// computed at the same time and find each other's blocks in L2.
+struct ListedTiles {
+  static constexpr int kRoom = 24;  // 16 begin in the rows of a thread block, as a rule
+  int count;
+  int first;  // where they begin in the list of all
+  QueryTile tiles[kRoom];
+  uint32_t entries[kRoom][kTileEntries];
+};
+
 /// Lists the tiles that begin in the warp's 32 rows and pay. True for lanes whose row is in a tile
 /// that pays, wherever that begins. `placed`: the row has a position.
 __device__ __forceinline__ bool list_tiles(const AttentionKernelParams& p, const Request& request,
                                            int64_t request_index, int group, int64_t row,
-                                           bool placed, uint32_t* bitmap) {
+                                           bool placed, uint32_t* bitmap, ListedTiles& listed) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t position = placed ? request.position(row) : 0;
   const bool begins =
@@ -105,21 +115,24 @@ __device__ __forceinline__ bool list_tiles(const AttentionKernelParams& p, const
     const int64_t head_row = __shfl_sync(~0u, row, head);
     QueryTile tile = tile_of(p, broadcast(request, head), __shfl_sync(~0u, request_index, head),
                              group, __shfl_sync(~0u, position, head));
-    const bool lists = tile.row + tile.first == head_row;
-    int slot = -1;
-    const auto take_slot = [&] {
-      if (lists && lane == 0) slot = atomicAdd(p.num_tiles, 1);
-    };
     uint32_t entries[2] = {};
-    const bool pays = find_union(p, tile, bitmap, entries, take_slot);
-    tiled = tiled || (pays && placed && row >= tile.row + tile.first && row < tile.row + tile.last);
+    if (!find_union(p, tile, bitmap, entries)) continue;
+    tiled = tiled || (placed && row >= tile.row + tile.first && row < tile.row + tile.last);
+    if (tile.row + tile.first != head_row) continue;  // the rows before list it
+    int slot = 0;
+    if (lane == 0) slot = atomicAdd(&listed.count, 1);
     slot = __shfl_sync(~0u, slot, 0);
-    if (slot < 0 || slot >= p.tile_capacity) continue;
-    if (lane == 0) p.tiles[slot] = tile;  // of no entries when it does not pay after all
-    if (!pays) continue;
-    uint32_t* to = p.tile_entries + int64_t{slot} * kTileEntries;
-    if (lane < tile.num_entries) to[lane] = entries[0];
-    if (lane + 32 < tile.num_entries) to[lane + 32] = entries[1];
+    QueryTile* to = listed.tiles + slot;
+    uint32_t* to_entries = listed.entries[slot];
+    if (slot >= ListedTiles::kRoom) {
+      if (lane == 0) slot = atomicAdd(p.num_tiles, 1);
+      slot = __shfl_sync(~0u, slot, 0);
+      to = p.tiles + slot;
+      to_entries = p.tile_entries + int64_t{slot} * kTileEntries;
+    }
+    if (lane == 0) *to = tile;
+    if (lane < tile.num_entries) to_entries[lane] = entries[0];
+    if (lane + 32 < tile.num_entries) to_entries[lane + 32] = entries[1];
     const int64_t reached = int64_t{tile.row} + lane;
     if (lane >= tile.first && lane < tile.last && reached >= p.plan_end) {
       const int32_t* ids = p.op.block_ids.data + group * p.op.block_ids.head_stride +
@@ -130,6 +143,24 @@ __device__ __forceinline__ bool list_tiles(const AttentionKernelParams& p, const
     }
   }
   return tiled;
+}
+
+/// The thread block's tiles to their places in the list of all.
+__device__ __forceinline__ void write_tiles(const AttentionKernelParams& p, ListedTiles& listed) {
+  __syncthreads();
+  const int count = listed.count < ListedTiles::kRoom ? listed.count : ListedTiles::kRoom;
+  if (count == 0) return;
+  if (threadIdx.x == 0) listed.first = atomicAdd(p.num_tiles, count);
+  __syncthreads();
+  for (int n = static_cast<int>(threadIdx.x); n < count; n += kRowThreads) {
+    p.tiles[listed.first + n] = listed.tiles[n];
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < count * kTileEntries; i += kRowThreads) {
+    const int n = i / kTileEntries;
+    const int entry = i % kTileEntries;
+    if (entry >= listed.tiles[n].num_entries) continue;
+    p.tile_entries[int64_t{listed.first + n} * kTileEntries + entry] = listed.entries[n][entry];
+  }
 }
 
 template <bool kScatter>
@@ -174,7 +205,12 @@ __global__ void __launch_bounds__(kRowThreads, 5)
     bool tiled = false;
     if (p.tile_capacity > 0) {
       __shared__ uint32_t bitmaps[kRowThreads / 32][kUnionBitmapWords];
-      tiled = list_tiles(p, request, request_index, group, row, placed, bitmaps[threadIdx.x / 32]);
+      __shared__ ListedTiles listed;
+      if (threadIdx.x == 0) listed.count = 0;
+      __syncthreads();
+      tiled = list_tiles(p, request, request_index, group, row, placed, bitmaps[threadIdx.x / 32],
+                         listed);
+      write_tiles(p, listed);
     }
     if (exists) *stored = mask | (tiled ? kTileBit : 0);
     if (tiled) mask = 0;

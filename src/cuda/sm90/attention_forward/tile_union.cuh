@@ -37,11 +37,9 @@ __device__ __forceinline__ QueryTile tile_of(const AttentionKernelParams& p, con
 }
 
 /// Called by whole warps. True when the tile pays; then lane n holds entries n and n + 32 of
-/// tile.num_entries. `take_slot` is called once the tile may pay.
-template <typename TakeSlot>
+/// tile.num_entries.
 __device__ __forceinline__ bool find_union(const AttentionKernelParams& p, QueryTile& tile,
-                                           uint32_t* bitmap, uint32_t (&entries)[2],
-                                           const TakeSlot& take_slot) {
+                                           uint32_t* bitmap, uint32_t (&entries)[2]) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int queries = p.tile_queries();
   const int lanes = 32 / queries;  // of a list
@@ -91,7 +89,6 @@ __device__ __forceinline__ bool find_union(const AttentionKernelParams& p, Query
   const int most_visits = static_cast<int>(__reduce_add_sync(~0u, valid));
   __syncwarp();  // before the bitmap is cleared for the next tile
   if (least == 0 || !tile_pays(least, 0, most_visits, p.group_size())) return false;
-  take_slot();
 
   // 3. The union, ascending.
   const uint32_t half_picks = (1u << queries / 2) - 1;
