@@ -70,7 +70,8 @@ IndexConfig pick_index_config(const core::IndexForwardParams& params) {
   config.slots = list_slots(static_cast<int>(num_kept));
   // Lengths are on the device: requests of one size are the guess.
   const int64_t requests = std::max<int64_t>(s.batch, 1);
-  const int64_t tiles = std::max(ceil_div(s.num_query_tokens, config.tile_queries), requests);
+  const int64_t tiles =
+      requests * ceil_div(ceil_div(s.num_query_tokens, requests), config.tile_queries);
   const int64_t blocks =
       s.paged() ? s.max_pages : ceil_div(params.k_idx.num_rows, requests * params.block_size);
   config.splits = pick_splits(tiles, blocks, s.num_query_tokens / requests / params.block_size,

@@ -15,6 +15,7 @@
 
 #include <cuda.h>
 
+#include "cuda/device/overlap.cuh"
 #include "cuda/sm90/index_forward/score.cuh"
 #include "cuda/sm90/index_forward/select.cuh"
 
@@ -57,6 +58,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   using Shared = IndexShared<Traits>;
 
   // 1. Work and barriers.
+  allow_next_kernel();
   if (threadIdx.x < 32) {
     const IndexWork found = find_work(p);
     if (threadIdx.x == 0) {

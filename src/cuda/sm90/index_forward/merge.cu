@@ -7,6 +7,7 @@
 // does not depend on the number of shares, and LSEs are added in the same order as in the unsplit
 // kernel, so their bits do not either. Rows with one piece are written by the index kernel.
 #include "cuda/device/lse.cuh"
+#include "cuda/device/overlap.cuh"
 #include "cuda/sm90/index_forward/launch.h"
 #include "cuda/sm90/index_forward/pieces.cuh"
 
@@ -31,24 +32,33 @@ __device__ __forceinline__ bool is_real(uint32_t key) {
   return key != kNoCandidate && key != kNeverReplaced;
 }
 
-/// Calls f(key) for the lane's candidates.
-template <typename Function>
-__device__ __forceinline__ void for_own_keys(const RowShares& shares, const Function& f) {
-  for (int group = static_cast<int>(threadIdx.x % 32); group < shares.num_groups; group += 32) {
-    const uint4 keys = shares.words[shares.place(group)];
-    f(keys.x);
-    f(keys.y);
-    f(keys.z);
-    f(keys.w);
+/// The lane's groups, lane + 32 i for i < kHeld: the keys in registers, all on their way at once.
+template <int kHeld>
+struct OwnKeys {
+  uint32_t words[kHeld][4];
+  __device__ __forceinline__ explicit OwnKeys(const RowShares& shares) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      uint4 keys = make_uint4(kNoCandidate, kNoCandidate, kNoCandidate, kNoCandidate);
+      if (lane + 32 * i < shares.num_groups) keys = shares.words[shares.place(lane + 32 * i)];
+      words[i][0] = is_real(keys.x) ? keys.x : kNoCandidate;
+      words[i][1] = is_real(keys.y) ? keys.y : kNoCandidate;
+      words[i][2] = is_real(keys.z) ? keys.z : kNoCandidate;
+      words[i][3] = is_real(keys.w) ? keys.w : kNoCandidate;
+    }
   }
-}
-
-/// Candidates of the row whose key is at least `key`.
-__device__ __forceinline__ int count_from(const RowShares& shares, uint32_t key) {
-  unsigned count = 0;
-  for_own_keys(shares, [&](uint32_t own) { count += is_real(own) && own >= key ? 1 : 0; });
-  return static_cast<int>(__reduce_add_sync(~0u, count));
-}
+  /// Of the row, those whose key is at least `key`, which is above kNoCandidate.
+  __device__ __forceinline__ int count_from(uint32_t key) const {
+    unsigned count = 0;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) count += words[i][n] >= key ? 1 : 0;
+    }
+    return static_cast<int>(__reduce_add_sync(~0u, count));
+  }
+};
 
 /// What is taken: all above `threshold`, and the first `ties` of those equal to it.
 struct Cut {
@@ -57,25 +67,29 @@ struct Cut {
   int count;  // taken altogether
 };
 
-__device__ __forceinline__ Cut find_cut(const RowShares& shares, int num_kept) {
+template <int kHeld>
+__device__ __forceinline__ Cut find_cut(const OwnKeys<kHeld>& own, int num_kept) {
+  const int all = own.count_from(kNoCandidate + 1);
+  if (all <= num_kept) return {kNoCandidate, 0, all};
   uint32_t least = kNeverReplaced;
   uint32_t greatest = kNoCandidate;
-  unsigned total = 0;
-  for_own_keys(shares, [&](uint32_t own) {
-    if (!is_real(own)) return;
-    least = min(least, own);
-    greatest = max(greatest, own);
-    ++total;
-  });
-  const auto all = static_cast<int>(__reduce_add_sync(~0u, total));
-  if (all <= num_kept) return {kNoCandidate, 0, all};
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const uint32_t key = own.words[i][n];
+      if (key == kNoCandidate) continue;
+      least = min(least, key);
+      greatest = max(greatest, key);
+    }
+  }
   // More than num_kept are at least `low`, fewer than num_kept at least `high`.
   uint32_t low = __reduce_min_sync(~0u, least);
   uint32_t high = __reduce_max_sync(~0u, greatest) + 1;
   int above = 0;
   while (high - low > 1) {
     const uint32_t middle = low + (high - low) / 2;
-    const int count = count_from(shares, middle);
+    const int count = own.count_from(middle);
     if (count == num_kept) return {middle - 1, 0, num_kept};
     if (count > num_kept) {
       low = middle;
@@ -87,9 +101,15 @@ __device__ __forceinline__ Cut find_cut(const RowShares& shares, int num_kept) {
   return {low, num_kept - above, num_kept};
 }
 
-__global__ void __launch_bounds__(kWarps * 32, 6)
+/// kHeld: groups of a lane at most.
+template <int kHeld>
+__global__ void __launch_bounds__(kWarps * 32, kHeld == 1   ? 6
+                                               : kHeld == 8 ? 2
+                                                            : 1)
     sm90_index_merge(const __grid_constant__ IndexKernelParams p) {
   __shared__ float lses[kWarps][32];  // of the selected blocks, in order
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const int lane = static_cast<int>(threadIdx.x % 32);
   float* own_lses = lses[threadIdx.x / 32];
   const core::SequenceParams& sequences = p.op.sequences;
@@ -111,47 +131,49 @@ __global__ void __launch_bounds__(kWarps * 32, 6)
                             pieces.count() * groups};
   const auto* ids_of_shares = reinterpret_cast<const uint4*>(p.split_ids) + row * groups;
   const auto* lses_of_shares = reinterpret_cast<const uint4*>(p.split_lses) + row * groups;
-  const Cut cut = find_cut(shares, p.num_kept);
+  const OwnKeys<kHeld> own_keys(shares);
+  const Cut cut = find_cut(own_keys, p.num_kept);
   int32_t* ids = p.op.block_ids.data;
   if (ids != nullptr) {
     ids += p.head(row) * p.op.block_ids.head_stride + p.token(row) * p.op.block_ids.token_stride;
   }
-  int taken_before = 0;
-  int ties_before = 0;
-  for (int first = 0; first < shares.num_groups; first += 32) {
-    const bool inside = first + lane < shares.num_groups;
-    const int64_t place = inside ? shares.place(first + lane) : 0;
-    uint4 words = make_uint4(0, 0, 0, 0);
-    if (inside) words = shares.words[place];
-    const uint32_t keys[4] = {words.x, words.y, words.z, words.w};
-    // Counts in one number: above the cut in the low half, equal to it in the high half.
-    uint32_t own = 0;
+  // Counts in one number: above the cut in the low half, equal to it in the high half.
+  uint32_t own[kHeld];
+  uint4 id_words[kHeld];  // on their way while the counts are added
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    own[i] = 0;
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
-      if (is_real(keys[n])) {
-        own += keys[n] > cut.threshold ? 1u : (keys[n] == cut.threshold ? 0x10000u : 0u);
-      }
+      const uint32_t key = own_keys.words[i][n];
+      if (key == kNoCandidate) continue;
+      own[i] += key > cut.threshold ? 1u : (key == cut.threshold ? 0x10000u : 0u);
     }
-    uint32_t sum = own;
+    id_words[i] = own[i] != 0 ? ids_of_shares[shares.place(lane + 32 * i)] : make_uint4(0, 0, 0, 0);
+  }
+  uint32_t before_group = 0;
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    uint32_t sum = own[i];
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const uint32_t below = __shfl_up_sync(~0u, sum, step);
       if (lane >= step) sum += below;
     }
     const uint32_t total = __shfl_sync(~0u, sum, 31);
-    if (own != 0) {
-      const uint32_t before = sum - own;
-      int taken = taken_before + static_cast<int>(before & 0xFFFFu);
-      int ties = ties_before + static_cast<int>(before >> 16);
-      const uint4 id_words = ids_of_shares[place];
-      const uint32_t own_ids[4] = {id_words.x, id_words.y, id_words.z, id_words.w};
+    if (own[i] != 0) {
+      const uint32_t before = before_group + sum - own[i];
+      int taken = static_cast<int>(before & 0xFFFFu);
+      int ties = static_cast<int>(before >> 16);
+      const uint32_t own_ids[4] = {id_words[i].x, id_words[i].y, id_words[i].z, id_words[i].w};
       uint4 lse_words = make_uint4(0, 0, 0, 0);
-      if (p.split_lses != nullptr) lse_words = lses_of_shares[place];
+      if (p.split_lses != nullptr) lse_words = lses_of_shares[shares.place(lane + 32 * i)];
       const uint32_t own_lse_bits[4] = {lse_words.x, lse_words.y, lse_words.z, lse_words.w};
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
-        const bool above = is_real(keys[n]) && keys[n] > cut.threshold;
-        const bool equal = is_real(keys[n]) && keys[n] == cut.threshold;
+        const uint32_t key = own_keys.words[i][n];
+        const bool above = key != kNoCandidate && key > cut.threshold;
+        const bool equal = key != kNoCandidate && key == cut.threshold;
         if (above || (equal && ties < cut.ties)) {
           const int to = taken + min(ties, cut.ties);
           if (ids != nullptr) ids[to] = static_cast<int32_t>(own_ids[n]);
@@ -161,8 +183,7 @@ __global__ void __launch_bounds__(kWarps * 32, 6)
         ties += equal ? 1 : 0;
       }
     }
-    taken_before += static_cast<int>(total & 0xFFFFu);
-    ties_before += static_cast<int>(total >> 16);
+    before_group += total;
   }
   if (ids != nullptr && lane >= cut.count && lane < p.op.block_ids.top_k) {
     ids[lane] = lane == cut.count && local >= 0 ? local : -1;
@@ -190,9 +211,13 @@ __global__ void __launch_bounds__(kWarps * 32, 6)
 
 cudaError_t launch_index_merge(const IndexKernelParams& params, cudaStream_t stream) {
   const int64_t num_rows = params.op.sequences.num_query_tokens << params.head_shift;
-  sm90_index_merge<<<static_cast<unsigned>(ceil_div(num_rows, kWarps)), kWarps * 32, 0, stream>>>(
-      params);
-  return cudaGetLastError();
+  const auto blocks = static_cast<unsigned>(ceil_div(num_rows, kWarps));
+  const int held = (params.splits * params.slots / 4 + 31) / 32;
+  static_assert(kMaxSegments * 32 / 4 <= 16 * 32, "no row has more candidates");
+  return launch_overlapped(held <= 1   ? sm90_index_merge<1>
+                           : held <= 8 ? sm90_index_merge<8>
+                                       : sm90_index_merge<16>,
+                           blocks, kWarps * 32, 0, stream, params);
 }
 
 }  // namespace msa::cuda
