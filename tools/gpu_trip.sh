@@ -69,7 +69,7 @@ if wants sanitizer; then
     part="ops --small"
     [[ $tool == racecheck ]] && part=each # slow: one batch through every kernel
     # shellcheck disable=SC2086
-    run "sanitizer-$tool" 45 compute-sanitizer --tool $tool --error-exitcode 9 \
+    run "sanitizer-$tool" 90 compute-sanitizer --tool $tool --error-exitcode 9 \
       "$bin/cuda_check" --part $part
   done
 fi

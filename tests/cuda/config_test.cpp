@@ -35,7 +35,7 @@ int64_t workspace_bytes(const core::AttentionForwardParams& p) {
   const AttentionConfig c = pick_attention_config(p);
   const int64_t passes = c.chunks_per_plan * (p.num_kv_heads / c.groups_per_pass);
   return c.partial_buffers * c.visits_per_pass * p.group_size() * (p.head_dim * 2 + 4) +
-         passes * (c.bins_per_pass * 4 + c.visits_per_pass * 4 + c.items_per_pass * 16) +
+         passes * (c.bins_per_pass * 4 + c.list_places * 4 + c.items_per_pass * 16) +
          int64_t{c.chunks_per_plan} * c.chunk_rows * p.num_kv_heads * 8 +
          c.tile_capacity * (int64_t{4} * kTileEntries + int64_t{sizeof(QueryTile)});
 }
@@ -86,7 +86,7 @@ TEST_F(AttentionConfigTest, TheCutOfKnownShapes) {
   attention_tuning().query_tiles = true;
   EXPECT_EQ(pick_attention_config(attention(8192, 8192)).describe(),
             "attention_forward: chunks of 8192 rows, 1 groups a pass, 1 chunks a plan, 2 partial "
-            "buffers, room for 4112 query tiles");
+            "buffers, packed lists, room for 4112 query tiles");
   const AttentionConfig few = pick_attention_config(attention(338, 74578));
   EXPECT_EQ(few.groups_per_pass, 4);
   EXPECT_EQ(few.chunk_rows, 352);

@@ -21,6 +21,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 struct Backends {
+  bool one_launch = true;
   Context cuda{{.backend = Backend::kCuda}};
   Context reference{{.backend = Backend::kReference}};
 };
@@ -143,20 +144,48 @@ std::vector<int32_t> lists_of(const Case& batch, const DeviceCase& alone,
   return result;
 }
 
-/// Runs with and without query tiles: against the law, again, and each request alone.
+/// The same bits however passes are cut and launched.
+std::string cut_problem(const Backends& on, const DeviceCase& device,
+                        const std::vector<int32_t>& ids, const AttentionResult& got) {
+  cuda::AttentionTuning& tuning = cuda::attention_tuning();
+  const cuda::AttentionTuning before = tuning;
+  std::string problem;
+  for (const bool one_launch : {false, true}) {
+    if (one_launch && !on.one_launch) continue;
+    tuning.most_chunk_rows = 32;
+    tuning.one_launch = one_launch;
+    const AttentionResult other = device.run_attention(on.cuda, ids);
+    if (problem.empty() && (!same_bits(got.out, other.out) || !same_bits(got.lse, other.lse))) {
+      problem = one_launch ? "passes of 32 rows in one launch differ in bits"
+                           : "passes of 32 rows differ in bits";
+    }
+  }
+  tuning = before;
+  return problem;
+}
+
+/// Each way against the law, again, cut otherwise, and each request alone.
 std::string attention_problem(const Backends& on, const Case& batch, const DeviceCase& device,
                               const std::vector<int32_t>& ids) {
+  struct Way {
+    bool query_tiles, own_lists;
+    const char* name;
+  };
   const AttentionResult law = run_attention(on.reference, batch, &ids);
-  const cuda::AttentionTuning before = cuda::attention_tuning();
+  cuda::AttentionTuning& tuning = cuda::attention_tuning();
+  const cuda::AttentionTuning before = tuning;
   std::string problem;
-  for (const bool tiles : {false, true}) {
-    cuda::attention_tuning().query_tiles = tiles;
+  for (const Way& way : {Way{false, true, " (gathered)"}, Way{false, false, " (packed lists)"},
+                         Way{true, true, " (with query tiles)"}}) {
+    tuning.query_tiles = way.query_tiles;
+    tuning.own_lists = way.own_lists;
     const AttentionResult got = device.run_attention(on.cuda, ids);
     problem = difference(batch, got, law);
     const AttentionResult again = device.run_attention(on.cuda, ids);
     if (problem.empty() && (!same_bits(got.out, again.out) || !same_bits(got.lse, again.lse))) {
       problem = "a rerun differs in bits";
     }
+    if (problem.empty()) problem = cut_problem(on, device, ids, got);
     const size_t requests = batch.spec.q_lens.size();
     for (size_t r = 0; problem.empty() && requests > 1 && r < requests; ++r) {
       const DeviceCase alone(batch, static_cast<int64_t>(r));
@@ -165,11 +194,11 @@ std::string attention_problem(const Backends& on, const Case& batch, const Devic
       if (!same_rows(alone, own, got)) problem = fmt::format("request {} alone differs", r);
     }
     if (!problem.empty()) {
-      problem += tiles ? " (with query tiles)" : " (without query tiles)";
+      problem += way.name;
       break;
     }
   }
-  cuda::attention_tuning() = before;
+  tuning = before;
   return problem;
 }
 
@@ -360,7 +389,7 @@ CaseSpec random_device_spec(std::mt19937& random) {
 
 }  // namespace
 
-void check_each_kernel_once(Report& report) {
+void check_each_kernel_once(Report& report, const OpCheckOptions& options) {
   const Backends on;
   cuda::AttentionTuning& tuning = cuda::attention_tuning();
   const cuda::AttentionTuning before = tuning;
@@ -376,12 +405,17 @@ void check_each_kernel_once(Report& report) {
   const std::string problem = index_problem(batch, index, run_index(on.reference, batch));
   report.add("index", problem.empty(), problem);
   for (const double keep : {0.0, 1.0}) {
-    tuning.query_tiles = keep > 0;
-    tuning.most_chunk_rows = 32;  // several passes
     const std::vector<int32_t> ids = neighbour_ids(batch, keep, random);
-    const std::string wrong = difference(batch, device.run_attention(on.cuda, ids),
-                                         run_attention(on.reference, batch, &ids));
-    report.add(fmt::format("attention, keep {}", keep), wrong.empty(), wrong);
+    const AttentionResult law = run_attention(on.reference, batch, &ids);
+    for (const bool one_launch : {false, true}) {
+      if (one_launch && !options.one_launch) continue;
+      tuning.query_tiles = keep > 0;
+      tuning.one_launch = one_launch;
+      tuning.most_chunk_rows = 32;
+      const std::string wrong = difference(batch, device.run_attention(on.cuda, ids), law);
+      report.add(fmt::format("attention, keep {}, one launch {}", keep, one_launch), wrong.empty(),
+                 wrong);
+    }
   }
   tuning = before;
   const std::string dense =
@@ -390,7 +424,7 @@ void check_each_kernel_once(Report& report) {
 }
 
 void check_ops(Report& report, const OpCheckOptions& options) {
-  const Backends on;
+  const Backends on{.one_launch = options.one_launch};
   report.note("on " + on.cuda.description());
   std::mt19937 random(options.seed);
 

@@ -28,6 +28,7 @@ struct Shape {
   int64_t top_k;
   int64_t groups_per_pass;
   bool paged;
+  bool own_lists;  // one pass, with a list for each bin
 };
 
 using TileKey = std::tuple<int64_t, int64_t, int64_t>;  // request, position of query 0, group
@@ -89,43 +90,48 @@ class PlanCase {
   }
 
   void check() {
-    constexpr int kChunk = 64;
-    constexpr int kChunksPerPlan = 2;
+    const int chunk = shape_.own_lists ? 512 : 64;
+    const int chunks_per_plan = shape_.own_lists ? 1 : 2;
     AttentionKernelParams& p = params_;
     const auto num_rows = static_cast<int64_t>(rows_.size());
     int64_t blocks = 0;
     for (const int32_t length : k_lens_) blocks += ceil_div(length, kBlock);
     p.group_shift = std::countr_zero(static_cast<uint64_t>(shape_.group_size));
-    p.chunk_rows = kChunk;
+    p.chunk_rows = chunk;
     p.groups_per_pass = static_cast<int>(shape_.groups_per_pass);
     p.num_ranges = static_cast<int>(shape_.kv_heads / shape_.groups_per_pass);
     p.item_visits = 32;
     p.bins_per_pass = 2 * shape_.groups_per_pass * (blocks + 3);
-    p.visits_per_pass = kChunk * shape_.groups_per_pass * shape_.top_k;
+    p.visits_per_pass = chunk * shape_.groups_per_pass * shape_.top_k;
     p.items_per_pass =
         std::min(p.bins_per_pass, p.visits_per_pass) + p.visits_per_pass / p.item_visits + 1;
-    p.tile_capacity = (kChunk * kChunksPerPlan / p.tile_queries() + 2 * p.op.sequences.batch + 2) *
+    p.tile_capacity = (chunk * chunks_per_plan / p.tile_queries() + 2 * p.op.sequences.batch + 2) *
                       shape_.kv_heads;
-    const int64_t passes = int64_t{kChunksPerPlan} * p.num_ranges;
+    const int64_t passes = int64_t{chunks_per_plan} * p.num_ranges;
     const auto make = [](auto& vector, int64_t count) {
       vector.assign(static_cast<size_t>(count), {});
       return vector.data();
     };
     p.block_base = make(block_base_, p.op.sequences.batch + 1);
     p.bins = make(bins_, passes * p.bins_per_pass);
-    p.visits = make(visits_, passes * p.visits_per_pass);
+    p.list_shift = shape_.own_lists ? 9 : 0;
+    p.warp_rows = shape_.own_lists ? 8 : 32;
+    p.visits = make(
+        visits_, shape_.own_lists ? p.bins_per_pass << p.list_shift : passes * p.visits_per_pass);
     p.items = make(items_, passes * p.items_per_pass);
     p.num_items = make(num_items_, passes);
     p.tickets = make(tickets_, passes);
     p.gathers = make(gathers_, passes);
+    p.gathered = make(gathered_, passes);
+    p.merged = make(merged_, passes);
     p.num_tiles = make(num_tiles_, 1);
     p.tile_ticket = make(tile_ticket_, 1);
     p.tiles = make(tiles_, p.tile_capacity);
     p.tile_entries = make(tile_entries_, p.tile_capacity * kTileEntries);
     for (p.plan_begin = 0; p.plan_begin < num_rows; p.plan_begin = p.plan_end) {
-      p.plan_end = std::min(num_rows, p.plan_begin + int64_t{kChunk} * kChunksPerPlan);
+      p.plan_end = std::min(num_rows, p.plan_begin + int64_t{chunk} * chunks_per_plan);
       masks_.assign(
-          static_cast<size_t>((kChunk * kChunksPerPlan + p.tile_queries()) * shape_.kv_heads),
+          static_cast<size_t>((chunk * chunks_per_plan + p.tile_queries()) * shape_.kv_heads),
           kUnwritten);
       p.masks = masks_.data();
       ASSERT_EQ(launch_attention_plan(p, nullptr), cudaSuccess);
@@ -290,7 +296,13 @@ class PlanCase {
       ASSERT_LE(p.num_items[pass], p.items_per_pass);
       for (int64_t n = 0; n < p.num_items[pass]; ++n) {
         const Item& item = p.items[pass * p.items_per_pass + n];
-        for (int64_t i = 0; i < item_visits(item.packed); ++i) {
+        int count = item_visits(item.packed);
+        if (p.list_shift > 0) {
+          const auto first = static_cast<uint32_t>(item.first_visit);
+          count = visits_in_list(count, first, p.list_shift, p.bins[first >> p.list_shift]);
+        }
+        ASSERT_GT(count, 0);
+        for (int64_t i = 0; i < count; ++i) {
           const uint32_t visit = p.visits[pass * p.visits_per_pass + item.first_visit + i];
           const int64_t row = first_row + visit_row(visit);
           const int64_t group = first_group + item_group(item.packed);
@@ -335,7 +347,7 @@ class PlanCase {
   std::map<TileKey, Tile> expected_;  // those that were not listed yet
   AttentionKernelParams params_;
   std::vector<int32_t> block_base_, num_items_, tickets_, gathers_, num_tiles_, tile_ticket_;
-  std::vector<uint32_t> bins_, visits_, tile_entries_;
+  std::vector<uint32_t> bins_, visits_, tile_entries_, gathered_, merged_;
   std::vector<Item> items_;
   std::vector<QueryTile> tiles_;
   std::vector<uint64_t> masks_;
@@ -343,8 +355,9 @@ class PlanCase {
 
 TEST(PlanKernels, EveryVisitIsTiledOrGatheredOnce) {
   unsigned seed = 1;
-  for (const Shape& shape : {Shape{2, 16, 16, 1, false}, Shape{2, 16, 4, 2, true},
-                             Shape{1, 8, 32, 1, false}, Shape{2, 8, 8, 1, true}}) {
+  for (const Shape& shape : {Shape{2, 16, 16, 1, false, false}, Shape{2, 16, 4, 2, true, false},
+                             Shape{1, 8, 32, 1, false, false}, Shape{2, 8, 8, 1, true, false},
+                             Shape{2, 16, 16, 2, false, true}, Shape{1, 8, 5, 1, true, true}}) {
     emulation::set_seed(seed);
     PlanCase plan(shape, seed++);
     EXPECT_GT(plan.num_expected(), 10);

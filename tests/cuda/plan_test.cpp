@@ -97,6 +97,7 @@ TEST(Partial, EveryHeadOfEveryPlaceHasARowOfItsOwn) {
     AttentionKernelParams p;
     p.group_shift = shift;
     p.groups_per_pass = 2;
+    p.partial_buffers = 2;
     p.op.block_ids.top_k = 5;
     constexpr int kRows = 3;
     p.visits_per_pass = int64_t{kRows} * 2 * 5;
@@ -148,6 +149,7 @@ TEST(ReverseIndex, EveryVisitHasAPlaceOfItsOwnWithinTheCapacities) {
     p.op = op;
     while (1 << p.group_shift < op.group_size()) ++p.group_shift;
     p.groups_per_pass = config.groups_per_pass;
+    p.partial_buffers = config.partial_buffers;
     const int64_t total_blocks = ceil_div(keys, op.block_size);
     const int64_t half = total_blocks * config.groups_per_pass;
     ASSERT_LE(2 * half, config.bins_per_pass);

@@ -194,8 +194,11 @@ void check_group_size(Report& report, int64_t group_size) {
                                    tickets[static_cast<size_t>(pass)], count);
     }
     const auto items = fetch(p.items + pass * p.items_per_pass, count);
-    const auto visits = fetch(p.visits + pass * p.visits_per_pass, p.visits_per_pass);
-    const int64_t partial_rows = p.partial_part(1, 0, 0, 0) * (passes > 1 ? 2 : 1);
+    const auto visits =
+        fetch(p.visits + pass * p.visits_per_pass,
+              p.list_shift > 0 ? p.bins_per_pass << p.list_shift : p.visits_per_pass);
+    const auto bins = fetch(p.bins + pass * p.bins_per_pass, p.bins_per_pass);
+    const int64_t partial_rows = (p.visits_per_pass << p.group_shift) * p.partial_buffers;
     const auto lse2 = fetch(p.partial_lse2, partial_rows);
     const auto partial = fetch(static_cast<const uint16_t*>(p.partial), partial_rows * kDim);
     for (const cuda::Item& item : items) {
@@ -203,7 +206,13 @@ void check_group_size(Report& report, int64_t group_size) {
       const int64_t tokens = std::min(kBlock, kKeys - item.begin);
       if (cuda::item_tokens(item.packed) != tokens) plan_problem = "an item has the wrong tokens";
       const int64_t group = pass * p.groups_per_pass + in_range;
-      for (int64_t n = 0; n < cuda::item_visits(item.packed) && plan_problem.empty(); ++n) {
+      int item_count = cuda::item_visits(item.packed);
+      if (p.list_shift > 0) {
+        const auto first = static_cast<uint32_t>(item.first_visit);
+        item_count =
+            cuda::visits_in_list(item_count, first, p.list_shift, bins[first >> p.list_shift]);
+      }
+      for (int64_t n = 0; n < item_count && plan_problem.empty(); ++n) {
         const uint32_t visit = visits[static_cast<size_t>(item.first_visit + n)];
         const int64_t row = cuda::visit_row(visit);
         const int64_t place = cuda::visit_place(visit);

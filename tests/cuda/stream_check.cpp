@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cuda/device_memory.h"
+#include "cuda/host/config.h"
 #include "cuda/random_fill.h"
 #include "msa/msa.h"
 
@@ -92,7 +93,12 @@ void check(cudaError_t error) { cuda::check_cuda("streams", error); }
 
 }  // namespace
 
-void check_streams(Report& report) {
+void check_streams(Report& report, bool one_launch) {
+  cuda::AttentionTuning& tuning = cuda::attention_tuning();
+  const cuda::AttentionTuning before = tuning;
+  tuning.one_launch = one_launch;
+  if (one_launch) tuning.most_chunk_rows = 64;
+  const std::string name = one_launch ? "passes in one launch: " : "";
   const Context context({.backend = Backend::kCuda});
   Call call(1);
   const DeviceMemory workspace(call.workspace_bytes(context));
@@ -118,12 +124,12 @@ void check_streams(Report& report) {
   call.set_lengths(kRows, kKeys);
   check(cudaGraphLaunch(executable, first));
   check(cudaStreamSynchronize(first));
-  report.add("a replayed graph gives the same bits", call.results() == whole, "");
+  report.add(name + "a replayed graph gives the same bits", call.results() == whole, "");
   call.set_lengths(211, 3333);
   check(cudaGraphLaunch(executable, first));
   check(cudaStreamSynchronize(first));
-  report.add("a graph replayed with other lengths", call.results() == shorter, "");
-  report.add("other lengths give other results", shorter != whole, "");
+  report.add(name + "a graph replayed with other lengths", call.results() == shorter, "");
+  report.add(name + "other lengths give other results", shorter != whole, "");
   check(cudaGraphExecDestroy(executable));
   check(cudaGraphDestroy(graph));
 
@@ -138,10 +144,11 @@ void check_streams(Report& report) {
     other.run(context, other_workspace, second);
   }
   check(cudaDeviceSynchronize());
-  report.add("two streams at once", call.results() == shorter && other.results() == other_alone,
-             "");
+  report.add(name + "two streams at once",
+             call.results() == shorter && other.results() == other_alone, "");
   check(cudaStreamDestroy(first));
   check(cudaStreamDestroy(second));
+  tuning = before;
 }
 
 }  // namespace msa::test

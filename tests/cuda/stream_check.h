@@ -5,6 +5,7 @@
 
 namespace msa::test {
 
-void check_streams(Report& report);
+/// `one_launch`: all passes of attention by one kernel whose thread blocks wait for each other.
+void check_streams(Report& report, bool one_launch);
 
 }  // namespace msa::test

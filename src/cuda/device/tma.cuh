@@ -32,7 +32,6 @@ __device__ __forceinline__ void tma_load_4d(void* shared, const CUtensorMap* map
       : "memory");
 }
 
-/// The same with a policy for L2.
 __device__ __forceinline__ void tma_load_3d(void* shared, const CUtensorMap* map, uint64_t* barrier,
                                             int c0, int c1, int c2, uint64_t policy) {
   asm volatile(
@@ -81,6 +80,10 @@ __device__ __forceinline__ void bulk_store(void* global, const void* shared, uin
 }
 __device__ __forceinline__ void bulk_store_commit() {
   asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");
+}
+/// Until the stores of this thread are complete.
+__device__ __forceinline__ void bulk_store_wait() {
+  asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory");
 }
 /// Until the stores of this thread have read their shared memory.
 __device__ __forceinline__ void bulk_store_wait_read() {

@@ -24,6 +24,9 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
   params->groups_per_pass = config.groups_per_pass;
   params->num_ranges = static_cast<int>(op.num_kv_heads) / config.groups_per_pass;
   params->item_visits = config.item_visits;
+  params->list_shift = config.list_shift;
+  params->warp_rows = config.list_shift > 0 ? 8 : 32;
+  params->partial_buffers = config.partial_buffers;
   params->bins_per_pass = config.bins_per_pass;
   params->visits_per_pass = config.visits_per_pass;
   params->items_per_pass = config.items_per_pass;
@@ -36,7 +39,7 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
   params->partial_lse2 = carver.take<float>(partial_rows);
   params->block_base = carver.take<int32_t>(op.sequences.batch + 1);
   params->bins = carver.take<uint32_t>(passes * config.bins_per_pass);
-  params->visits = carver.take<uint32_t>(passes * config.visits_per_pass);
+  params->visits = carver.take<uint32_t>(passes * config.list_places);
   params->items = carver.take<Item>(passes * config.items_per_pass);
   params->num_items = carver.take<int32_t>(passes);
   params->tickets = carver.take<int32_t>(passes);
@@ -45,6 +48,8 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
   params->masks = carver.take<uint64_t>(
       (int64_t{config.chunks_per_plan} * config.chunk_rows + reach) * op.num_kv_heads);
   params->gathers = carver.take<int32_t>(passes);
+  params->gathered = carver.take<uint32_t>(passes);
+  params->merged = carver.take<uint32_t>(passes);
   params->num_tiles = carver.take<int32_t>(1);
   params->tile_ticket = carver.take<int32_t>(1);
   params->tiles = carver.take<QueryTile>(config.tile_capacity);
@@ -84,6 +89,8 @@ void attention_forward(const core::AttentionForwardParams& op, const core::RunCo
   const int num_blocks = multiprocessors();
   params.queries_stay = attention_tuning().queries_stay;
   params.merge_blocks = num_blocks * attention_tuning().merge_share / 100;
+  params.one_launch = attention_tuning().one_launch && num_blocks > 1;
+  if (params.one_launch) params.merge_blocks = std::clamp(params.merge_blocks, 1, num_blocks - 1);
   const int64_t plan_rows = int64_t{config.chunks_per_plan} * config.chunk_rows;
   for (params.plan_begin = 0; params.plan_begin < rows; params.plan_begin += plan_rows) {
     params.plan_end = std::min(rows, params.plan_begin + plan_rows);

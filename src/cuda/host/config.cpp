@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "cuda/device/layout.h"
@@ -15,6 +16,7 @@ namespace {
 constexpr int kIndexTileRows = kIndexRows;
 constexpr int kMultiprocessors = 132;                  // of the H100 and H200 in SXM form
 constexpr int64_t kPartialBytes = int64_t{576} << 20;  // of one of two buffers
+constexpr int64_t kMostListPlaces = int64_t{1} << 24;  // of all bins' own lists
 constexpr int64_t kPlanBytes = int64_t{1} << 28;
 
 /// Upper bound that the shapes give: all requests together, in blocks.
@@ -103,8 +105,12 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
   config.chunk_rows = static_cast<int>(
       chunks == 1 ? round_up(rows, 32) : std::min(most, round_up(ceil_div(rows, chunks), 128)));
 
-  config.partial_buffers = rows > config.chunk_rows || groups < params.num_kv_heads ? 2 : 1;
   config.visits_per_pass = int64_t{config.chunk_rows} * groups * top_k;
+  config.partial_buffers = rows > config.chunk_rows || groups < params.num_kv_heads ? 2 : 1;
+  if (attention_tuning().one_launch && config.partial_buffers == 2 &&
+      int64_t{config.chunk_rows} * groups * row_bytes * 2 <= kPartialBytes) {
+    config.partial_buffers = 4;
+  }
   // An item keeps a multiprocessor for 17 us at 64 visits of 16 heads: too long for the end of a
   // small pass. A tile is never cut.
   config.item_visits =
@@ -113,6 +119,13 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
           : static_cast<int>(std::max<int64_t>(kItemVisits / 2, kTileRows / group_size));
   config.bins_per_pass =
       2 * std::max<int64_t>(groups * all_requests(s, params.k.num_rows, params.block_size), 1);
+  if (config.partial_buffers == 1 && attention_tuning().own_lists) {
+    const int shift =
+        std::max(1, static_cast<int>(std::bit_width(static_cast<uint64_t>(rows - 1))));
+    if (config.bins_per_pass <= kMostListPlaces >> shift) config.list_shift = shift;
+  }
+  config.list_places =
+      config.list_shift > 0 ? config.bins_per_pass << config.list_shift : config.visits_per_pass;
   config.items_per_pass = std::min(config.bins_per_pass, config.visits_per_pass) +
                           config.visits_per_pass / config.item_visits + 1;
 
@@ -121,7 +134,7 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
   const int64_t tile_queries = int64_t{2} * kTileRows / group_size;
   const int64_t passes_per_chunk = params.num_kv_heads / groups;
   const int64_t plan_bytes =
-      passes_per_chunk * (config.bins_per_pass * 4 + config.visits_per_pass * 4 +
+      passes_per_chunk * (config.bins_per_pass * 4 + config.list_places * 4 +
                           config.items_per_pass * static_cast<int64_t>(sizeof(Item))) +
       config.chunk_rows * params.num_kv_heads *
           (8 +
@@ -138,8 +151,10 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
 std::string AttentionConfig::describe() const {
   return fmt::format(
       "attention_forward: chunks of {} rows, {} groups a pass, {} chunks a plan, {} partial "
-      "buffers, room for {} query tiles",
-      chunk_rows, groups_per_pass, chunks_per_plan, partial_buffers, tile_capacity);
+      "buffers, {}, room for {} query tiles",
+      chunk_rows, groups_per_pass, chunks_per_plan, partial_buffers,
+      list_shift > 0 ? fmt::format("lists of {} visits", 1 << list_shift) : "packed lists",
+      tile_capacity);
 }
 
 }  // namespace msa::cuda

@@ -1,9 +1,9 @@
-// attention_exact_rows: rows that the tensor cores cannot compute, one warp for a row and head.
+// attention_exact_rows: rows that the tensor cores cannot compute, by one warp each.
 //
 // A product of a tile multiplies every value of it, by zero where a row must not see it, and
 // 0 * NaN = NaN. Rows marked by gather (an infinite or NaN value lies behind their position in
 // their own block) or by query_tile (a result that is not finite) are computed again here, token by
-// token, and only from tokens that they see. Other rows cost one look at their mask. In the dense
+// token, and only from tokens that they see. Of other rows one lane looks at the mask. In the dense
 // op every row sees all blocks up to its own, and rows without a position are written here, too.
 // Plain arithmetic, float32; correctness before speed.
 #include "cuda/device/overlap.cuh"
@@ -17,27 +17,38 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kMaxPairs = 2;  // of columns, for a lane: D <= 128
 
+/// Rows of a plan and those that its last tile may reach, times groups.
+__host__ __device__ __forceinline__ int64_t num_entries(const AttentionKernelParams& p) {
+  const int64_t reach = p.tile_capacity > 0 ? p.tile_queries() : 0;
+  const int64_t end = p.plan_end + reach;
+  const int64_t rows = p.op.sequences.num_query_tokens;
+  return ((end < rows ? end : rows) - p.plan_begin) * p.op.num_kv_heads;
+}
+
+/// Whether row and group `entry` of the plan are to be computed here.
+__device__ __forceinline__ bool is_marked(const AttentionKernelParams& p, int64_t entry) {
+  if (entry >= num_entries(p)) return false;
+  if ((p.masks[entry] & kExactBit) != 0) return true;
+  if (p.op.block_ids.data != nullptr) return false;
+  const int64_t row = p.plan_begin + entry / p.op.num_kv_heads;
+  const Request request =
+      load_request(p.op.sequences, p.op.k.num_rows, find_request(p.op.sequences, row));
+  const int64_t position = request.position(row);
+  return position < 0 || position >= request.key_length;
+}
+
 template <typename Element>
-__global__ void __launch_bounds__(kWarps * 32)
-    attention_exact_rows(const __grid_constant__ AttentionKernelParams p) {
+__device__ __forceinline__ void compute_entry(const AttentionKernelParams& p, int64_t entry) {
   using Type = ElementTraits<Element>;
-  allow_next_kernel();
-  wait_for_previous_kernel();
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const int64_t entry = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   const int64_t row = p.plan_begin + entry / p.op.num_kv_heads;
   const int64_t group = entry % p.op.num_kv_heads;
   const bool dense = p.op.block_ids.data == nullptr;
-  const int64_t reach = p.tile_capacity > 0 ? p.tile_queries() : 0;  // of the plan's last tile
-  if (row >= p.plan_end + reach || row >= p.op.sequences.num_query_tokens) return;
   const uint64_t mask = p.masks[entry];
-  if ((mask & kExactBit) == 0 && !dense) return;
-
   const core::SequenceParams& sequences = p.op.sequences;
   const int64_t request_index = find_request(sequences, row);
   const Request request = load_request(sequences, p.op.k.num_rows, request_index);
   const int64_t position = request.position(row);
-  if ((mask & kExactBit) == 0 && position >= 0 && position < request.key_length) return;
   const int32_t* ids =
       p.op.block_ids.data + group * p.op.block_ids.head_stride + row * p.op.block_ids.token_stride;
   const int64_t num_blocks =
@@ -112,12 +123,23 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
 }
 
+template <typename Element>
+__global__ void __launch_bounds__(kWarps * 32)
+    attention_exact_rows(const __grid_constant__ AttentionKernelParams p) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
+  const int64_t entry = static_cast<int64_t>(blockIdx.x) * (kWarps * 32) + threadIdx.x;
+  const int64_t first = entry - threadIdx.x % 32;
+  for (uint32_t marked = __ballot_sync(~0u, is_marked(p, entry)); marked != 0;
+       marked &= marked - 1) {
+    compute_entry<Element>(p, first + __ffs(static_cast<int>(marked)) - 1);
+  }
+}
+
 }  // namespace
 
 cudaError_t launch_attention_exact_rows(const AttentionKernelParams& params, cudaStream_t stream) {
-  const int64_t reach = params.tile_capacity > 0 ? params.tile_queries() : 0;
-  const int64_t entries = (params.plan_end + reach - params.plan_begin) * params.op.num_kv_heads;
-  const auto blocks = static_cast<unsigned>(ceil_div(entries, kWarps));
+  const auto blocks = static_cast<unsigned>(ceil_div(num_entries(params), kWarps * 32));
   return launch_overlapped(params.op.q_dtype == DType::kBFloat16
                                ? attention_exact_rows<__nv_bfloat16>
                                : attention_exact_rows<__half>,

@@ -15,6 +15,7 @@
 // output to memory and as many back, and 4 * B * D / visits-in-item bytes of K and V.
 #pragma once
 
+#include "cuda/device/counter.cuh"
 #include "cuda/device/mbarrier.cuh"
 #include "cuda/device/overlap.cuh"
 #include "cuda/device/tma.cuh"
@@ -37,18 +38,24 @@ struct GatherLayout {
   static constexpr int kBarriers = kTiles > kRings ? kTiles : kRings;
   static constexpr int kItems = kBarriers + (3 * kItemStages + 2 * kQueryStages) * 8;
   static constexpr int kLastBad = kItems + kItemStages * static_cast<int>(sizeof(Item));
-  static constexpr int kBytes = kLastBad + kItemStages * 4;
+  static constexpr int kPasses = kLastBad + kItemStages * 4;
+  static constexpr int kBytes = kPasses + kItemStages * 4;
   static constexpr int kDynamicBytes = kBytes + kSwizzleAtomBytes;
   static_assert(kItems % 16 == 0 && kDynamicBytes <= 232448);
 };
+
+/// Whether the partial rows of a pass are no longer needed. All lanes of a warp ask.
+__device__ __forceinline__ bool pass_is_merged(const AttentionKernelParams& p, int pass) {
+  return __all_sync(~0u, load_acquire(&p.merged[pass]) >= static_cast<uint32_t>(p.merge_blocks));
+}
 
 template <typename Traits>
 __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
     sm90_attention_gather(const __grid_constant__ CUtensorMap q_map,
                           const __grid_constant__ CUtensorMap k_map,
                           const __grid_constant__ CUtensorMap v_map,
-                          const __grid_constant__ AttentionKernelParams p, int pass,
-                          int merged_pass) {
+                          const __grid_constant__ AttentionKernelParams p, int first_pass,
+                          int end_pass) {
   using Layout = GatherLayout<Traits>;
 
   // 1. Shared memory and barriers.
@@ -64,6 +71,7 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
   uint64_t* query_empty = query_full + Layout::kQueryStages;
   auto* stage_items = reinterpret_cast<Item*>(shared + Layout::kItems);
   auto* last_bad = reinterpret_cast<int*>(shared + Layout::kLastBad);
+  auto* stage_passes = reinterpret_cast<int*>(shared + Layout::kPasses);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
@@ -84,12 +92,28 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
   __syncthreads();
   wait_for_previous_kernel();
 
-  // 2. Merge of the pass before.
-  if (merged_pass >= 0 && static_cast<int>(blockIdx.x) < p.merge_blocks &&
-      p.gathers[merged_pass] != 0) {
+  // 2. Merge: of the pass before; or, when a launch has many passes, of each but the last, as soon
+  //    as the thread blocks that gather are done with it.
+  const bool many = end_pass - first_pass > 1;
+  if (static_cast<int>(blockIdx.x) < p.merge_blocks) {
     constexpr int kWarps = Layout::kThreads / 32;
-    merge_lists<Traits>(p, merged_pass, shared + warp * MergeRing<Traits>::kBytes,
-                        static_cast<int>(blockIdx.x) * kWarps + warp, p.merge_blocks * kWarps);
+    const auto gathering = (gridDim.x - static_cast<unsigned>(p.merge_blocks)) *
+                           static_cast<unsigned>(Layout::kMathThreads / 32);
+    for (int merged = many ? first_pass : first_pass - 1; merged < end_pass - 1; ++merged) {
+      if (merged < 0) continue;
+      if (p.gathers[merged] != 0) {
+        if (many) {
+          if (threadIdx.x == 0) wait_for_count(&p.gathered[merged], gathering);
+          __syncthreads();
+          fence_async_proxy_global();
+        }
+        merge_lists<Traits>(p, merged, shared + warp * MergeRing<Traits>::kBytes,
+                            static_cast<int>(blockIdx.x) * kWarps + warp, p.merge_blocks * kWarps);
+      }
+      __syncthreads();
+      if (many && threadIdx.x == 0) add_release(&p.merged[merged]);
+    }
+    if (many) first_pass = end_pass - 1;
     fence_async_proxy();
     __syncthreads();
   }
@@ -100,35 +124,41 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
     lower_registers<56>();
     if (warp > 0) return;
     const int tile_visits = kTileRows >> p.group_shift;
-    const int first_group = pass % p.num_ranges * p.groups_per_pass;
-    const uint32_t* visits = p.visits + pass * p.visits_per_pass;
-    const int num_items = p.num_items[pass];
-    const Item* items = p.items + pass * p.items_per_pass;
-    const int first_token = static_cast<int>(p.plan_begin) + pass / p.num_ranges * p.chunk_rows;
     const bool paged = p.op.sequences.page_table != nullptr;
     const uint64_t query_policy = p.queries_stay ? evict_last_policy() : evict_normal_policy();
-    const Item none = {0, 0, 0, 0};  // no visits: the end
-    const auto take_ticket = [&] { return lane == 0 ? atomicAdd(&p.tickets[pass], 1) : 0; };
+    const Item none = {0, 0, 0, 0};  // no visits
     RingPosition item_at;
     RingPosition query_at;
+    int pass = first_pass;
+    int num_items = p.num_items[pass];
+    const auto take_ticket = [&] { return lane == 0 ? atomicAdd(&p.tickets[pass], 1) : 0; };
     int ticket = __shfl_sync(~0u, take_ticket(), 0);
-    int next_ticket = take_ticket();
-    Item item = ticket < num_items ? items[ticket] : none;
+    const auto go_to_pass_with_items = [&] {
+      while (ticket >= num_items) {
+        if (++pass == end_pass) return;
+        num_items = p.num_items[pass];
+        ticket = __shfl_sync(~0u, take_ticket(), 0);
+      }
+    };
+    go_to_pass_with_items();
+    // The last pass that has a place for its rows.
+    int writable_pass = (many ? 0 : first_pass) + p.partial_buffers - 1;
+    int next_ticket = pass < end_pass ? take_ticket() : 0;
+    Item item = pass < end_pass ? p.items[pass * p.items_per_pass + ticket] : none;
     while (true) {
-      const int count = item_visits(item.packed);
-      const int group = first_group + item_group(item.packed);
-      const uint32_t* list = visits + item.first_visit;
-      uint32_t held[2];
-      held[0] = lane < count ? __ldg(list + lane) : 0;
-      held[1] = lane + 32 < count ? __ldg(list + lane + 32) : 0;
+      int count = item_visits(item.packed);
+      const int group = pass % p.num_ranges * p.groups_per_pass + item_group(item.packed);
+      const uint32_t* list = p.visits + pass * p.visits_per_pass + item.first_visit;
+      // A pass writes where an earlier one was merged from. When that is not done yet, an item
+      // without visits first tells the math warps that the passes before are over.
+      const bool waits =
+          pass < end_pass && pass > writable_pass && !pass_is_merged(p, pass - p.partial_buffers);
+      if (waits) count = 0;
       mbarrier_wait(&item_empty[item_at.stage], item_at.parity ^ 1);
       __syncwarp();
       if (lane == 0) {
-        stage_items[item_at.stage] = item;
-        last_bad[item_at.stage] = -1;
-        mbarrier_arrive(&item_full[item_at.stage]);
+        uint64_t* barrier = &block_full[item_at.stage];
         if (count > 0) {
-          uint64_t* barrier = &block_full[item_at.stage];
           mbarrier_arrive_expect(barrier, 2 * Traits::kKeyBytes);
           uint8_t* keys = shared + item_at.stage * 2 * Traits::kKeyBytes;
           uint8_t* values = keys + Traits::kKeyBytes;
@@ -142,14 +172,37 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
             tma_load_4d(values + column * Traits::kBlock * 2, &v_map, barrier, column, token, group,
                         page);
           }
+        } else {
+          mbarrier_arrive(barrier);
         }
       }
+      if (p.list_shift > 0 && count > 0) {  // the list may have ended before
+        const auto first = static_cast<uint32_t>(item.first_visit);
+        count = visits_in_list(count, first, p.list_shift, p.bins[first >> p.list_shift]);
+        item.packed = (item.packed & ~0xFFu) | static_cast<uint32_t>(count);
+      }
+      uint32_t held[2];
+      held[0] = lane < count ? __ldg(list + lane) : 0;
+      held[1] = lane + 32 < count ? __ldg(list + lane + 32) : 0;
+      if (lane == 0) {
+        stage_items[item_at.stage] = waits ? none : item;
+        stage_passes[item_at.stage] = pass;
+        last_bad[item_at.stage] = -1;
+        mbarrier_arrive(&item_full[item_at.stage]);
+      }
       __syncwarp();
-      if (count == 0) return;
+      if (pass == end_pass) return;
       item_at.advance(Layout::kItemStages);
+      if (waits) {
+        while (!pass_is_merged(p, pass - p.partial_buffers)) __nanosleep(200);
+      }
+      if (pass > writable_pass) writable_pass = pass;
+      if (waits) continue;
+      const int first_token = static_cast<int>(p.plan_begin) + pass / p.num_ranges * p.chunk_rows;
       ticket = __shfl_sync(~0u, next_ticket, 0);
-      next_ticket = take_ticket();
-      item = ticket < num_items ? items[ticket] : none;
+      go_to_pass_with_items();
+      if (pass < end_pass) next_ticket = take_ticket();
+      item = pass < end_pass ? p.items[pass * p.items_per_pass + ticket] : none;
 
       for (int begin = 0; begin < count; begin += tile_visits) {
         const int end = begin + tile_visits < count ? begin + tile_visits : count;
@@ -180,7 +233,6 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
     // 4. Math: tile n of the thread block goes to warpgroup n mod 3 and lies in its stage.
     raise_registers<152>();
     const int tile_visits = kTileRows >> p.group_shift;
-    const uint32_t* visits = p.visits + pass * p.visits_per_pass;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
     const auto mine = static_cast<uint32_t>(warp / 4 - 1);
     const int own_row = thread / 32 * 16 + lane % 16;
@@ -191,16 +243,35 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
         reinterpret_cast<uint16_t*>(shared + Layout::kOutputs + mine * Traits::kQueryBytes);
     RingPosition item_at;
     uint32_t first_tile = 0;  // number of the item's first tile
+    int pass = first_pass;
     while (true) {
       mbarrier_wait(&item_full[item_at.stage], item_at.parity);
       const Item item = stage_items[item_at.stage];
       const int count = item_visits(item.packed);
-      if (count == 0) break;
+      const int item_pass = stage_passes[item_at.stage];
+      if (many && item_pass != pass) {  // partial rows of the passes before are complete
+        bulk_store_wait();
+        fence_async_proxy_global();
+        __syncwarp();
+        if (lane == 0) {
+          for (; pass < item_pass && pass < end_pass - 1; ++pass) add_release(&p.gathered[pass]);
+        }
+        __syncwarp();
+      }
+      pass = item_pass;
+      if (pass == end_pass) break;
+      mbarrier_wait(&block_full[item_at.stage], item_at.parity);
+      if (count == 0) {
+        __syncwarp();
+        if (lane == 0) mbarrier_arrive(&item_empty[item_at.stage]);
+        item_at.advance(Layout::kItemStages);
+        continue;
+      }
+      const uint32_t* visits = p.visits + pass * p.visits_per_pass;
       const int group = item_group(item.packed);
       const bool local = item_is_local(item.packed);
       const auto num_tiles = static_cast<uint32_t>((count + tile_visits - 1) / tile_visits);
       const uint32_t keys = shared_address(shared + item_at.stage * 2 * Traits::kKeyBytes);
-      mbarrier_wait(&block_full[item_at.stage], item_at.parity);
       int bad = -1;
       if (local) {
         clean_values<Traits>(shared + (item_at.stage * 2 + 1) * Traits::kKeyBytes,

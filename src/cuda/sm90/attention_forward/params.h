@@ -26,6 +26,14 @@ struct Item {
   uint32_t packed;      // see pack_item()
 };
 
+/// Where each bin has a list of its own, an item says how many visits it may have at most; how many
+/// it has is known when all are counted.
+MSA_HOST_DEVICE int visits_in_list(int most, uint32_t first_visit, int list_shift,
+                                   uint32_t bin_count) {
+  const int left = static_cast<int>(bin_count - (first_visit & ((1u << list_shift) - 1)));
+  return left < most ? left : most;
+}
+
 /// Visits (at most kItemVisits) | group in range << 8 | tokens that the request has of the block
 /// << 16 | whether the visits are local << 31.
 MSA_HOST_DEVICE uint32_t pack_item(uint32_t visits, uint32_t group, uint32_t tokens, bool local) {
@@ -69,8 +77,12 @@ struct AttentionKernelParams {
   int chunk_rows = 0;   // query rows of a chunk; a multiple of 32
   int groups_per_pass = 0;
   int num_ranges = 0;         // Hkv / groups_per_pass
+  int warp_rows = 32;         // of a plan: few rows are spread over many warps
   int item_visits = 0;        // most visits of an item: kItemVisits or fewer
+  int list_shift = 0;         // > 0: each bin has a list of 2^list_shift places of its own
   int merge_blocks = 0;       // thread blocks that merge a pass while the others gather the next
+  int partial_buffers = 0;    // a power of two: passes whose partial rows are kept at once
+  bool one_launch = false;    // all passes of a plan by one kernel
   bool queries_stay = false;  // gathered queries are to stay in L2
   bool wide_out = false;      // rows of out can be written 16 bytes at a time
   int64_t plan_begin = 0;     // rows [plan_begin, plan_end) of the current plan
@@ -81,21 +93,24 @@ struct AttentionKernelParams {
   // Workspace. `passes` are those of one plan.
   int32_t* block_base = nullptr;  // [batch + 1]: blocks of the requests before; last: all blocks
   uint32_t* bins = nullptr;       // [passes, bins_per_pass]: visits of a block, then write cursors
-  uint32_t* visits = nullptr;     // [passes, visits_per_pass]: row in chunk << 5 | place in list
-  Item* items = nullptr;          // [passes, items_per_pass]
-  int32_t* num_items = nullptr;   // [passes]
-  int32_t* tickets = nullptr;     // [passes]
+  // [passes, visits_per_pass], or [bins_per_pass, 2^list_shift]: row in chunk << 5 | place in list
+  uint32_t* visits = nullptr;
+  Item* items = nullptr;         // [passes, items_per_pass]
+  int32_t* num_items = nullptr;  // [passes]
+  int32_t* tickets = nullptr;    // [passes]
   // [plan rows and as many as a tile can reach past them, Hkv]: bit n: place n is a visit, and
   // see below
   uint64_t* masks = nullptr;
   int32_t* gathers = nullptr;        // [passes]: whether any row is gathered, not tiled
+  uint32_t* gathered = nullptr;      // [passes]: math warps that are done with a pass
+  uint32_t* merged = nullptr;        // [passes]: thread blocks that have merged it
   int32_t* num_tiles = nullptr;      // [1]
   int32_t* tile_ticket = nullptr;    // [1]
   QueryTile* tiles = nullptr;        // [tile_capacity]
   uint32_t* tile_entries = nullptr;  // [tile_capacity, kTileEntries], ascending ids
   int64_t tile_capacity = 0;         // 0: no query tiles
-  // Two passes' worth: one is written while the other is merged.
-  void* partial = nullptr;        // [2, rows, groups, G / P, K, P, D], element type; P below
+  // Of two or more passes: some are written while another is merged.
+  void* partial = nullptr;        // [buffers, rows, groups, G / P, K, P, D], element type; P below
   float* partial_lse2 = nullptr;  // the same without D
 
   MSA_HOST_DEVICE int group_size() const { return 1 << group_shift; }
@@ -110,7 +125,7 @@ struct AttentionKernelParams {
   MSA_HOST_DEVICE int64_t partial_part(int pass, int64_t row_in_chunk, int group_in_range,
                                        int part) const {
     const int64_t list = row_in_chunk * groups_per_pass + group_in_range;
-    return (pass & 1) * (visits_per_pass << group_shift) +
+    return (pass & (partial_buffers - 1)) * (visits_per_pass << group_shift) +
            ((((list << (group_shift - part_shift())) + part) * op.block_ids.top_k) << part_shift());
   }
   MSA_HOST_DEVICE int64_t partial_row(int pass, int64_t row_in_chunk, int group_in_range, int place,

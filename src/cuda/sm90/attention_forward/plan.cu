@@ -74,7 +74,11 @@ __global__ void __launch_bounds__(kResetThreads)
     p.bins[i / used * p.bins_per_pass + i % used] = 0;
   }
   if (blockIdx.x > 0) return;
-  for (int64_t pass = threadIdx.x; pass < pass_count(p); pass += kResetThreads) p.gathers[pass] = 0;
+  for (int64_t pass = threadIdx.x; pass < pass_count(p); pass += kResetThreads) {
+    p.gathers[pass] = 0;
+    p.gathered[pass] = p.merged[pass] = 0;
+    p.num_items[pass] = p.tickets[pass] = 0;
+  }
   if (p.tile_capacity == 0) return;
   if (threadIdx.x == 0) *p.num_tiles = *p.tile_ticket = 0;
   // Rows past the plan that its last tile may reach.
@@ -100,7 +104,7 @@ struct ListedTiles {
   uint32_t entries[kRoom][kTileEntries];
 };
 
-/// Lists the tiles that begin in the warp's 32 rows and pay. True for lanes whose row is in a tile
+/// Lists the tiles that begin in the warp's rows and pay. True for lanes whose row is in a tile
 /// that pays, wherever that begins. `placed`: the row has a position.
 __device__ __forceinline__ bool list_tiles(const AttentionKernelParams& p, const Request& request,
                                            int64_t request_index, int group, int64_t row,
@@ -163,16 +167,40 @@ __device__ __forceinline__ void write_tiles(const AttentionKernelParams& p, List
   }
 }
 
-template <bool kScatter>
+/// What the rows do at their bins.
+enum class Step {
+  kCount,    // count their visits
+  kScatter,  // put them into lists one behind the other, whose begins are known by then
+  kList      // put them into lists of their bins' own, and make items: the whole plan at once
+};
+
+/// Item of a bin's list from `first_visit` on. Its visits are counted when it is taken: others may
+/// yet come.
+__device__ __forceinline__ Item open_item(const AttentionKernelParams& p, const Request& request,
+                                          int64_t request_index, int group, int64_t block,
+                                          bool local, uint32_t first_visit) {
+  const int2 place =
+      block_coordinates(p.op.sequences, request_index, request.first_key, block, p.op.block_size);
+  const int64_t begin = block * p.op.block_size;
+  const int64_t left = request.key_length - begin;
+  return {p.op.sequences.page_table != nullptr ? place.y : place.x,
+          static_cast<int32_t>(request.position(p.plan_begin) - begin),
+          static_cast<int32_t>(first_visit),
+          pack_item(static_cast<uint32_t>(p.item_visits), static_cast<uint32_t>(group),
+                    static_cast<uint32_t>(left < p.op.block_size ? left : p.op.block_size), local)};
+}
+
+template <Step kStep>
 __global__ void __launch_bounds__(kRowThreads, 5)
     attention_plan_rows(const __grid_constant__ AttentionKernelParams p) {
   allow_next_kernel();
   wait_for_previous_kernel();
-  const int64_t row = p.plan_begin + static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x;
   const int group = static_cast<int>(blockIdx.y);
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int top_k = static_cast<int>(p.op.block_ids.top_k);
-  const bool exists = row < p.plan_end;
+  const int warp = static_cast<int>(blockIdx.x * (kRowThreads / 32) + threadIdx.x / 32);
+  const int64_t row = p.plan_begin + int64_t{warp} * p.warp_rows + lane;
+  const bool exists = lane < p.warp_rows && row < p.plan_end;
   const int32_t* ids = p.op.block_ids.data + group * p.op.block_ids.head_stride +
                        (exists ? row : p.plan_begin) * p.op.block_ids.token_stride;
 
@@ -186,11 +214,11 @@ __global__ void __launch_bounds__(kRowThreads, 5)
   uint64_t* stored = p.masks + (exists ? in_plan : 0) * p.op.num_kv_heads + group;
   const int64_t request_index = exists ? find_request(p.op.sequences, row) : 0;
   if (exists && request_index < p.op.sequences.batch) bin_in_pass += p.block_base[request_index];
-  if constexpr (kScatter) {
+  Request request = {};
+  if constexpr (kStep == Step::kScatter) {
     if (exists) mask = *stored;
     if ((mask & kTileBit) != 0) mask = 0;
   } else {
-    Request request = {};
     bool placed = false;
     if (exists) {
       request = load_request(p.op.sequences, p.op.k.num_rows, request_index);
@@ -220,7 +248,8 @@ __global__ void __launch_bounds__(kRowThreads, 5)
   // One bin for each visit; lanes of a warp that share a bin make one atomic.
   const int64_t first_bin = pass * p.bins_per_pass + bin_in_pass;
   const int own = local_place(mask);
-  for (int base = 0; base < top_k; base += kIdsAtOnce) {
+  // Last places first: the local block, the most visited, is there, and its items come early.
+  for (int base = (top_k - 1) / kIdsAtOnce * kIdsAtOnce; base >= 0; base -= kIdsAtOnce) {
     // The atomics of several places are in flight before the first result is needed.
     uint32_t peers[kIdsAtOnce];
     uint32_t at[kIdsAtOnce] = {};
@@ -234,15 +263,41 @@ __global__ void __launch_bounds__(kRowThreads, 5)
         at[i] = atomicAdd(&p.bins[bin], static_cast<uint32_t>(__popc(peers[i])));
       }
     }
-    if constexpr (kScatter) {
+    if constexpr (kStep != Step::kCount) {
+      uint32_t opened = 0;  // places of this lane that begin an item
+      int slot = 0;
 #pragma unroll
       for (int i = 0; i < kIdsAtOnce; ++i) {
         const int n = base + i;
-        const uint32_t place = __shfl_sync(~0u, at[i], __ffs(static_cast<int>(peers[i])) - 1) +
-                               static_cast<uint32_t>(__popc(peers[i] & ((1u << lane) - 1)));
-        if (n < top_k && (mask >> n & 1) != 0) {
-          p.visits[pass * p.visits_per_pass + place] =
+        const bool visits = n < top_k && (mask >> n & 1) != 0;
+        at[i] = __shfl_sync(~0u, at[i], __ffs(static_cast<int>(peers[i])) - 1) +
+                static_cast<uint32_t>(__popc(peers[i] & ((1u << lane) - 1)));
+        if constexpr (kStep == Step::kList) {
+          if (visits && (at[i] & (static_cast<uint32_t>(p.item_visits) - 1)) == 0)
+            opened |= 1u << i;
+          const auto bin =
+              static_cast<uint32_t>(first_bin + (visits ? ids[n] : 0) + (n == own ? 0 : half));
+          at[i] += bin << p.list_shift;
+        }
+        if (visits) {
+          p.visits[pass * p.visits_per_pass + at[i]] =
               pack_visit(static_cast<uint32_t>(in_plan % p.chunk_rows), static_cast<uint32_t>(n));
+        }
+      }
+      if constexpr (kStep == Step::kList) {
+        int before = __popc(opened);
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+          const int below = __shfl_up_sync(~0u, before, step);
+          if (lane >= step) before += below;
+        }
+        if (lane == 31 && before > 0) slot = atomicAdd(p.num_items, before);
+        slot = __shfl_sync(~0u, slot, 31) + before - __popc(opened);
+#pragma unroll
+        for (int i = 0; i < kIdsAtOnce; ++i) {
+          if ((opened >> i & 1) == 0) continue;
+          p.items[slot++] = open_item(p, request, request_index, group % p.groups_per_pass,
+                                      ids[base + i], base + i == own, at[i]);
         }
       }
     }
@@ -375,16 +430,22 @@ cudaError_t launch_attention_plan(const AttentionKernelParams& params, cudaStrea
   const int64_t bins = passes * params.bins_per_pass;
   const int64_t wanted = ceil_div(bins, kResetThreads * 4);
   const auto reset_blocks = static_cast<unsigned>(wanted < 264 ? wanted : 264);
-  const dim3 row_grid(static_cast<unsigned>(ceil_div(rows, kRowThreads)),
+  const dim3 row_grid(static_cast<unsigned>(ceil_div(rows, params.warp_rows * (kRowThreads / 32))),
                       static_cast<unsigned>(params.op.num_kv_heads));
   cudaError_t error =
       launch_overlapped(attention_plan_reset, reset_blocks, kResetThreads, 0, stream, params);
   if (error != cudaSuccess) return error;
-  error = launch_overlapped(attention_plan_rows<false>, row_grid, kRowThreads, 0, stream, params);
+  if (params.list_shift > 0) {
+    return launch_overlapped(attention_plan_rows<Step::kList>, row_grid, kRowThreads, 0, stream,
+                             params);
+  }
+  error = launch_overlapped(attention_plan_rows<Step::kCount>, row_grid, kRowThreads, 0, stream,
+                            params);
   if (error != cudaSuccess) return error;
   error = launch_overlapped(attention_plan_scan, passes, kScanThreads, 0, stream, params);
   if (error != cudaSuccess) return error;
-  return launch_overlapped(attention_plan_rows<true>, row_grid, kRowThreads, 0, stream, params);
+  return launch_overlapped(attention_plan_rows<Step::kScatter>, row_grid, kRowThreads, 0, stream,
+                           params);
 }
 
 }  // namespace msa::cuda
