@@ -1,6 +1,6 @@
-// Counters in global memory by which thread blocks of one kernel tell each other what is done: writes
-// before add_release() are seen after load_acquire() has read the sum. All thread blocks must be
-// resident (a cooperative launch), or the one that waits may keep out the one it waits for.
+// Counters in global memory by which thread blocks of one kernel tell each other what is done:
+// writes before add_release() are seen after load_acquire() has read the sum. All thread blocks
+// must be resident (a cooperative launch), or the one that waits may keep out the one it waits for.
 #pragma once
 
 #include <cstdint>

@@ -94,8 +94,8 @@ __device__ __forceinline__ Request broadcast(const Request& request, int from) {
           __shfl_sync(~0u, request.first_key, from), __shfl_sync(~0u, request.key_length, from)};
 }
 
-/// Tiles that a thread block lists: all at once, so that neighbours follow each other. They are then
-/// computed at the same time and find each other's blocks in L2.
+/// Tiles that a thread block lists: all at once, so that neighbours follow each other. They are
+/// then computed at the same time and find each other's blocks in L2.
 struct ListedTiles {
   static constexpr int kRoom = 24;  // 16 begin in the rows of a thread block, as a rule
   int count;
