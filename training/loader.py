@@ -10,6 +10,7 @@ import numpy as np
 
 from .corpus import Corpus
 from .lexicon import corpus_words
+from .prose import corpus_sentences
 from .tasks import ANSWER, REPEAT, TEXT, SequenceMaker, load_tasks
 from .tokenizer import ASSISTANT, END, load_tokenizer
 from .words import Words
@@ -71,9 +72,10 @@ def make_batch(maker, seed, number, stage, step):
 
 
 def training_maker(corpus):
-    """The maker of training's sequences, whose words come from its lists and from the corpus."""
+    """The maker of training's sequences, whose words and phrasings come from its lists and from the corpus."""
     tokenizer, tasks = load_tokenizer(), load_tasks()
-    words = Words(tasks, corpus_words(corpus.train, tokenizer))
+    sentences = corpus_sentences(corpus.train, tokenizer)
+    words = Words(tasks, corpus_words(corpus.train, tokenizer), sentences)
     return SequenceMaker(corpus.train, tokenizer, tasks, words)
 
 

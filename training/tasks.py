@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from .phrases import grammar_form
+from .prose import prose_form
 from .tokenizer import ASSISTANT, BEGIN, END, USER
 from .words import Words
 
 TASKS = Path(__file__).resolve().parent / "tasks.json"
 NONE, TEXT, ANSWER, REPEAT = range(4)
 LARGEST_POSITION = 1_048_576
+PROSE_SHARE = 0.4
 FLAVOURS = ("single", "mixed", "multivalue", "tracking", "tokens", "repeat")
 DEFAULT_FLAVOURS = (36, 14, 20, 17, 8, 5)
 
@@ -127,6 +129,8 @@ class ItemMaker:
         return {"id": "random", "fact": fact, "question": question}
 
     def form(self, rng, value_first_share=0.5):
+        if self.words.sentences and rng.random() < PROSE_SHARE:
+            return prose_form(rng, self.words.sentences)
         kind = rng.random()
         if kind < 0.17:
             return self.random_form(rng)

@@ -1,12 +1,15 @@
 """Keys and values of training facts, drawn from the word lists of tasks.json and from made-up words.
 
-`Words(tasks, lexicon)` is what training uses: half of the words are the lists', half the lexicon's (lexicon.py). An
-evaluation passes other lists (see held_out_words) and so draws keys and values that training cannot produce.
+`Words(tasks, lexicon, sentences)` is what training uses: half of the words are the lists', half the lexicon's
+(lexicon.py), and some values are pieces of the corpus' sentences (prose.py). An evaluation passes other lists (see
+held_out_words) and so draws keys and values that training cannot produce.
 """
 
 import json
 import string
 from pathlib import Path
+
+from .prose import clause
 
 MONTHS = (
     "January",
@@ -38,9 +41,10 @@ def held_out_words(tasks):
 
 
 class Words:
-    def __init__(self, tasks, lexicon=()):
+    def __init__(self, tasks, lexicon=(), sentences=()):
         self.lists = tasks["train_words"]
         self.lexicon = lexicon
+        self.sentences = sentences
         self.syllables = tasks["syllables"]
         self.key_kinds = [
             (24, self.key_described),
@@ -77,6 +81,8 @@ class Words:
             "measure": (4, self.measure),
             "title": (5, self.title),
         }
+        if sentences:
+            self.value_kinds["clause"] = (10, self.clause)
 
     def weighted(self, rng, pairs):
         total = sum(weight for weight, _ in pairs)
@@ -218,6 +224,9 @@ class Words:
             if rng.random() < 0.8
             else f"{rng.choice(('the', 'a', 'next', 'in'))} {words[0]}"
         )
+
+    def clause(self, rng):
+        return clause(rng, self.sentences)
 
     def full_name(self, rng):
         return f"{self.pick(rng, 'names')} {self.made_up(rng, 3).capitalize()}"

@@ -13,6 +13,7 @@ from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
 from training.lexicon import corpus_words, reserved_words
 from training.loader import training_maker
+from training.prose import corpus_sentences, forbidden_words, prose_form, sentence_form
 from training.tasks import (
     ANSWER,
     FLAVOURS,
@@ -132,6 +133,60 @@ def test_index_learns_on_rows_of_answers_and_of_facts():
     assert sum(100 <= row < 110 for row in rows) >= 24
     assert sum(9_989 <= row < 9_999 for row in rows) >= 24  # the rows that predict an answer
     assert len(kl_rows_of(random.Random(0), np.full(100, TEXT), 64)) == 64
+
+
+SENTENCES = [
+    sentence.split()
+    for sentence in (
+        "The daemon discards stale packets whenever the output buffer overflows",
+        "Several small gardens, most of them old, surround the northern harbour",
+        "Each reader opens its own copy of the index before it starts",
+    )
+]
+
+
+def test_prose_holds_key_and_value_once_and_asks_for_the_key():
+    rng = random.Random(0)
+    for _ in range(3000):
+        form = prose_form(rng, SENTENCES)
+        assert form["fact"].count("{key}") == 1 and form["fact"].count("{value}") == 1, form
+        assert form["question"].count("{key}") == 1 and "{value}" not in form["question"], form
+
+
+def test_questions_of_prose_mostly_name_the_words_beside_the_value():
+    rng, beside, named = random.Random(0), 0, 0
+    for _ in range(2000):
+        form = sentence_form(rng, SENTENCES)
+        words, asked_words = form["fact"].lower().split(), form["question"].lower()
+        at = next(place for place, word in enumerate(words) if "{value}" in word)
+        for word in (words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""):
+            word = word.strip(".,;!")
+            if len(word) > 5 and "{" not in word:
+                beside += 1
+                named += word[:4] in asked_words
+    assert beside > 500 and named > 0.9 * beside
+
+
+def test_values_of_prose_are_pieces_of_a_sentence():
+    words, rng = Words(load_tasks(), (), SENTENCES), random.Random(0)
+    whole = [" ".join(word.rstrip(",;") for word in sentence) for sentence in SENTENCES]
+    for _ in range(300):
+        value = words.value(rng, "clause")
+        assert 2 <= len(value.split()) <= 5 and any(value in text for text in whole), value
+    assert "clause" not in Words(load_tasks()).value_kinds
+
+
+def test_sentences_of_the_corpus_hold_no_word_of_the_phrasings_held_out():
+    tokenizer = load_tokenizer()
+    text = (
+        "The daemon discards stale packets when the buffer overflows.\n\n"
+        "My grandmother swears that the old clock stopped at noon.\n\n"
+        "Short ones are left out.\n\n"
+        "A sentence that is broken\n  over two lines is put together again.\n"
+    )
+    found = corpus_sentences(np.asarray(tokenizer.encode(text).ids), tokenizer)
+    assert [sentence[1] for sentence in found] == ["daemon", "sentence"]
+    assert found[1][-1] == "again" and "grandmother" in forbidden_words()
 
 
 def test_forms_say_what_kind_they_are():
