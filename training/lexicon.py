@@ -9,11 +9,12 @@ import json
 import re
 from pathlib import Path
 
+from .prose import HELD_OUT
+
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 WORD = re.compile(r"(?<![A-Za-z_])[a-z]{3,12}(?![A-Za-z_])")
-TOKENS, LEAST, MOST = 8_000_000, 3, 20_000
-PIECE = 100_000
+LEAST, MOST = 3, 20_000
 
 
 def reserved_words():
@@ -23,15 +24,16 @@ def reserved_words():
         for path in (HERE / "held_out_words.json", PROJECT / "cli" / "words.json")
     ]
     words = {word.lower() for entries in lists for group in entries.values() for word in group}
-    phrasings = (PROJECT / "cli" / "heldout.json").read_text(encoding="utf-8")
-    return words | set(re.findall(r"[a-z]+", phrasings.lower()))
+    for path in HELD_OUT:
+        words |= set(re.findall(r"[a-z]+", path.read_text(encoding="utf-8").lower()))
+    return words
 
 
-def corpus_words(tokens, tokenizer):
-    """The most frequent words of the corpus' beginning, in alphabetical order, without reserved ones."""
+def corpus_words(texts):
+    """The most frequent words of the corpus' texts, in alphabetical order, without reserved ones."""
     counts = collections.Counter()
-    for start in range(0, min(len(tokens), TOKENS), PIECE):
-        counts.update(WORD.findall(tokenizer.decode(tokens[start : start + PIECE].tolist())))
+    for text in texts:
+        counts.update(WORD.findall(text))
     reserved = reserved_words()
     frequent = [
         word for word, count in counts.most_common() if count >= LEAST and word not in reserved

@@ -16,6 +16,7 @@ from .tokenizer import ASSISTANT, END, load_tokenizer
 from .words import Words
 
 AHEAD = 3
+TEXT_TOKENS, PIECE = 12_000_000, 100_000  # decoded for words and sentences
 
 
 def answer_weights(flat, places, comma, space):
@@ -74,8 +75,12 @@ def make_batch(maker, seed, number, stage, step):
 def training_maker(corpus):
     """The maker of training's sequences, whose words and phrasings come from its lists and from the corpus."""
     tokenizer, tasks = load_tokenizer(), load_tasks()
-    sentences = corpus_sentences(corpus.train, tokenizer)
-    words = Words(tasks, corpus_words(corpus.train, tokenizer), sentences)
+    tokens = corpus.train[:TEXT_TOKENS]
+    texts = [
+        tokenizer.decode(tokens[start : start + PIECE].tolist())
+        for start in range(0, len(tokens), PIECE)
+    ]
+    words = Words(tasks, corpus_words(texts), corpus_sentences(texts))
     return SequenceMaker(corpus.train, tokenizer, tasks, words)
 
 

@@ -14,26 +14,21 @@ import json
 import re
 from pathlib import Path
 
+from .phrases import joined
+from .reword import FUNCTION, inflected
+
 HERE = Path(__file__).resolve().parent
-HELD_OUT = HERE.parent / "cli" / "heldout.json"
+HELD_OUT = (
+    HERE.parent / "cli" / "heldout.json",
+    HERE.parent / "bench" / "model" / "heldout_seen.json",
+)
 GENERATOR = ("phrases.py", "words.py", "tasks.json")
 SENTENCE = re.compile(r"(?<![\w.] )\b[A-Z][a-z']*(?: [A-Za-z][a-z']*[,;]?){5,15}(?=[.!?:])")
-TOKENS, PIECE, MOST = 4_000_000, 100_000, 40_000
+MOST = 40_000
 SHORTEST_CONTENT = 4
 CODE_SHARE = 0.2
 VERBATIM = 0.6  # how often a word of the question stands in the same form as in the fact
 
-FUNCTION = frozenset((
-    "a", "an", "the", "this", "that", "these", "those", "it", "its", "he", "his", "she", "her", "they", "their",
-    "we", "our", "you", "your", "i", "my", "who", "whom", "which", "what", "when", "where", "how", "why", "if",
-    "then", "than", "as", "at", "by", "for", "from", "in", "into", "of", "off", "on", "onto", "or", "and",
-    "but", "nor", "not", "no", "so", "to", "too", "up", "down", "with", "without", "within", "is", "are", "was",
-    "were", "be", "been", "being", "has", "have", "had", "do", "does", "did", "can", "could", "may", "might",
-    "must", "shall", "should", "will", "would", "there", "here", "all", "any", "each", "every", "some", "such",
-    "only", "also", "just", "more", "most", "much", "many", "other", "another", "about", "above", "after",
-    "again", "against", "before", "below", "between", "both", "during", "few", "further", "once", "over", "own",
-    "same", "through", "under", "until", "very", "while", "because",
-))  # fmt: skip
 DETERMINERS = frozenset((
     "a", "an", "the", "this", "that", "its", "his", "her", "their", "our", "your", "my", "each", "every", "any",
     "some", "no",
@@ -73,16 +68,16 @@ def forbidden_words():
     known = set().union(
         *(words_of((HERE / name).read_text(encoding="utf-8")) for name in GENERATOR)
     )
-    forms = json.loads(HELD_OUT.read_text(encoding="utf-8"))["forms"]
+    lists = [json.loads(path.read_text(encoding="utf-8"))["forms"] for path in HELD_OUT]
+    forms = [form for forms in lists for form in forms]
     held_out = set().union(*(words_of(form["fact"] + " " + form["question"]) for form in forms))
     return held_out - known - {"key", "value"}
 
 
-def corpus_sentences(tokens, tokenizer):
-    """[[word, ...]] of the corpus' beginning, without what an evaluation says, each sentence once, in their order."""
+def corpus_sentences(texts):
+    """[[word, ...]] of the corpus' texts, without what an evaluation says, each sentence once, in their order."""
     forbidden, found = forbidden_words(), {}
-    for start in range(0, min(len(tokens), TOKENS), PIECE):
-        text = tokenizer.decode(tokens[start : start + PIECE].tolist())
+    for text in texts:
         for sentence in SENTENCE.findall(re.sub(r"(?<!\n)\n[ \t]*(?!\n)", " ", text)):
             if not forbidden & words_of(sentence):
                 found.setdefault(sentence)
@@ -104,7 +99,7 @@ def other_form(rng, word):
     for ending in ("ing", "ies", "ed", "es", "s"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)] + rng.choice(("", "", "e", "s"))
-    return word + rng.choice(("s", "ed", "ing", "d"))
+    return inflected(word, rng.choice(("s", "ed", "ing")))
 
 
 def said_again(rng, words, beside, share):
@@ -115,7 +110,7 @@ def said_again(rng, words, beside, share):
             kept.append(word)
             continue
         content = is_content(word)
-        keep = 0.96 if content and place in beside else share if content else 0.55
+        keep = 0.92 if content and place in beside else share if content else 0.55
         if rng.random() < keep:
             word = word.rstrip(",;")
             word = word if word.isupper() else word[0].lower() + word[1:]
@@ -200,10 +195,6 @@ def code_form(rng, sentences):
     if rng.random() < 0.3:
         question = joined(start, "{key}", *named)
     return {"id": "code", "fact": head + first + joint + second + tail, "question": question + "?"}
-
-
-def joined(*parts):
-    return " ".join(part for part in parts if part)
 
 
 def prose_form(rng, sentences):

@@ -16,13 +16,15 @@ import numpy as np
 
 from .phrases import grammar_form
 from .prose import prose_form
+from .reword import reworded
 from .tokenizer import ASSISTANT, BEGIN, END, USER
 from .words import Words
 
 TASKS = Path(__file__).resolve().parent / "tasks.json"
 NONE, TEXT, ANSWER, REPEAT = range(4)
 LARGEST_POSITION = 1_048_576
-PROSE_SHARE = 0.4
+PROSE_SHARE = 0.35
+REWORDED_SHARE = 0.5
 FLAVOURS = ("single", "mixed", "multivalue", "tracking", "tokens", "repeat")
 DEFAULT_FLAVOURS = (36, 14, 20, 17, 8, 5)
 
@@ -129,6 +131,12 @@ class ItemMaker:
         return {"id": "random", "fact": fact, "question": question}
 
     def form(self, rng, value_first_share=0.5):
+        form = self.written_form(rng, value_first_share)
+        if self.words.lexicon and rng.random() < REWORDED_SHARE:
+            return reworded(rng, form, self.words.any_word)
+        return form
+
+    def written_form(self, rng, value_first_share):
         if self.words.sentences and rng.random() < PROSE_SHARE:
             return prose_form(rng, self.words.sentences)
         kind = rng.random()

@@ -28,6 +28,11 @@ MONTHS = (
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
+HONORIFICS = ("Mr.", "Mrs.", "Ms.", "Dr.", "Prof.", "St.", "Sir", "Aunt", "Uncle", "Captain")
+JOINTS = (
+    "at", "at", "in", "behind", "of", "for", "every", "per", "and", "with", "by", "near", "from", "to", "on", ",", "&",
+)  # fmt: skip
+
 OPEN_LISTS = ("adjectives", "nouns", "attributes", "places", "names")
 LEXICON_SHARE = 0.5
 HELD_OUT = Path(__file__).resolve().parent / "held_out_words.json"
@@ -80,6 +85,7 @@ class Words:
             "email": (2, self.email),
             "measure": (4, self.measure),
             "title": (5, self.title),
+            "details": (9, self.details),
         }
         if sentences:
             self.value_kinds["clause"] = (10, self.clause)
@@ -107,6 +113,12 @@ class Words:
             for _ in range(min(count, most))
         )
         return text.capitalize() if rng.random() < 0.25 else text
+
+    def any_word(self, rng):
+        """A lower-case word for a phrasing: of the corpus or made up."""
+        if self.lexicon and rng.random() < 0.7:
+            return rng.choice(self.lexicon)
+        return self.made_up(rng, 3).lower()
 
     def letters(self, rng):
         return "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(2, 7)))
@@ -228,8 +240,26 @@ class Words:
     def clause(self, rng):
         return clause(rng, self.sentences)
 
+    def details(self, rng):
+        """Two or three parts that belong together: "4:15 pm at Gate House", "a cold lantern behind the stable"."""
+        parts = [self.part(rng)]
+        for _ in range(rng.choice((1, 1, 1, 2))):
+            parts += [rng.choice(JOINTS), self.part(rng)]
+        return " ".join(parts).replace(" ,", ",")
+
+    def part(self, rng):
+        kind = rng.random()
+        if kind < 0.3:
+            head = rng.choice(("the", "a", "every", "some", "two", "one", "my", ""))
+            return f"{head} {self.key_described(rng) if rng.random() < 0.6 else self.word(rng)}".strip()
+        names = ("moment", "measure", "full_name", "title", "number", "word", "date", "amount")
+        return getattr(self, rng.choice(names))(rng)
+
     def full_name(self, rng):
-        return f"{self.pick(rng, 'names')} {self.made_up(rng, 3).capitalize()}"
+        style = rng.random()
+        first = rng.choice(HONORIFICS) if style < 0.3 else self.pick(rng, "names")
+        last = self.made_up(rng, 3).capitalize() if style < 0.7 else self.pick(rng, "names")
+        return f"{first} {last}" if style < 0.9 else f"{first} & {last}"
 
     def date(self, rng):
         month = rng.choice(MONTHS)

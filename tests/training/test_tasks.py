@@ -13,7 +13,14 @@ from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
 from training.lexicon import corpus_words, reserved_words
 from training.loader import training_maker
-from training.prose import corpus_sentences, forbidden_words, prose_form, sentence_form
+from training.prose import (
+    corpus_sentences,
+    forbidden_words,
+    prose_form,
+    sentence_form,
+    words_of,
+)
+from training.reword import reworded
 from training.tasks import (
     ANSWER,
     FLAVOURS,
@@ -103,11 +110,9 @@ def test_evaluation_words_are_not_training_words():
 
 
 def test_words_of_the_corpus_leave_evaluation_words_alone():
-    tokenizer = load_tokenizer()
     text = "rosemary copper napkin whoever _hidden twiceCased\n" * 4 + "seldom seldom\n"
-    tokens = np.asarray(tokenizer.encode(text).ids)
     assert {"rosemary", "napkin", "whoever"} <= reserved_words()
-    assert corpus_words(tokens, tokenizer) == ["copper"]
+    assert corpus_words([text]) == ["copper"]
 
 
 def test_half_of_the_words_come_from_the_lexicon():
@@ -164,7 +169,7 @@ def test_questions_of_prose_mostly_name_the_words_beside_the_value():
             if len(word) > 5 and "{" not in word:
                 beside += 1
                 named += word[:4] in asked_words
-    assert beside > 500 and named > 0.9 * beside
+    assert beside > 500 and named > 0.85 * beside
 
 
 def test_values_of_prose_are_pieces_of_a_sentence():
@@ -177,16 +182,44 @@ def test_values_of_prose_are_pieces_of_a_sentence():
 
 
 def test_sentences_of_the_corpus_hold_no_word_of_the_phrasings_held_out():
-    tokenizer = load_tokenizer()
     text = (
         "The daemon discards stale packets when the buffer overflows.\n\n"
         "My grandmother swears that the old clock stopped at noon.\n\n"
         "Short ones are left out.\n\n"
         "A sentence that is broken\n  over two lines is put together again.\n"
     )
-    found = corpus_sentences(np.asarray(tokenizer.encode(text).ids), tokenizer)
+    found = corpus_sentences([text])
     assert [sentence[1] for sentence in found] == ["daemon", "sentence"]
     assert found[1][-1] == "again" and "grandmother" in forbidden_words()
+
+
+def test_rewording_keeps_a_word_the_same_in_fact_and_question():
+    form = {
+        "id": "x",
+        "fact": "Carefully the clerk labelled the {key} with {value}.",
+        "question": "What did the clerk label the {key} with?",
+    }
+    drawn = iter(f"invent{letter}" for letter in "abcdfghijklmnopqrtuvwxyz" * 200)
+    whole = 0
+    for seed in range(200):
+        new = reworded(random.Random(seed), form, lambda rng: next(drawn))
+        found = re.fullmatch(
+            r"(\w+) the (\w+) (\w+) the \{key\} with \{value\}\.", new["fact"]
+        ).groups()
+        asked = re.fullmatch(
+            r"What did the (\w+) (\w+) the \{key\} with\?", new["question"]
+        ).groups()
+        assert asked[0] == found[1]
+        assert found[2] in (asked[1] + "ed", "labelled") and found[0][0].isupper()
+        whole += not {"Carefully", "clerk", "labelled"} & set(found)
+    assert whole > 60
+
+
+def test_rewording_draws_words_of_the_corpus_and_made_up_ones():
+    words, rng = Words(load_tasks(), ["zymurgy"]), random.Random(0)
+    drawn = [words.any_word(rng) for _ in range(400)]
+    assert 220 < drawn.count("zymurgy") < 340 and all(word == word.lower() for word in drawn)
+    assert "zymurgy" not in {Words(load_tasks()).any_word(rng) for _ in range(100)}
 
 
 def test_forms_say_what_kind_they_are():
@@ -261,10 +294,6 @@ def test_tokenizer_is_the_promised_one(root):
 
 def test_held_out_files_are_held_out_by_name():
     assert is_held_out("/a/b/x.py") == is_held_out("/other/x.py")
-
-
-def words_of(text):
-    return set(re.findall(r"[a-z']+", text.replace("{key}", "").replace("{value}", "").lower()))
 
 
 def test_held_out_phrasings_have_words_that_training_cannot_write():
