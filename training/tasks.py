@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .clauses import clause_form
 from .phrases import grammar_form
 from .prose import prose_form
 from .reword import reworded
@@ -23,7 +24,8 @@ from .words import Words
 TASKS = Path(__file__).resolve().parent / "tasks.json"
 NONE, TEXT, ANSWER, REPEAT = range(4)
 LARGEST_POSITION = 1_048_576
-PROSE_SHARE = 0.35
+CLAUSE_SHARE = 0.4
+PROSE_SHARE = 0.3  # of the rest
 REWORDED_SHARE = 0.5
 FLAVOURS = ("single", "mixed", "multivalue", "tracking", "tokens", "repeat")
 DEFAULT_FLAVOURS = (36, 14, 20, 17, 8, 5)
@@ -131,6 +133,8 @@ class ItemMaker:
         return {"id": "random", "fact": fact, "question": question}
 
     def form(self, rng, value_first_share=0.5):
+        if self.words.lexicon and rng.random() < CLAUSE_SHARE:
+            return clause_form(rng, self.words.any_word)
         form = self.written_form(rng, value_first_share)
         if self.words.lexicon and rng.random() < REWORDED_SHARE:
             return reworded(rng, form, self.words.any_word)

@@ -67,6 +67,7 @@ class Words:
             "code": (14, self.code),
             "word": (22, self.word),
             "phrase": (10, self.phrase),
+            "described": (14, self.key_described),
             "name": (6, self.full_name),
             "date": (4, self.date),
             "time": (2, self.time),

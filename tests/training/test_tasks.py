@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import training.tasks
+from training.clauses import clause_form
 from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
 from training.lexicon import corpus_words, reserved_words
@@ -213,6 +214,17 @@ def test_rewording_keeps_a_word_the_same_in_fact_and_question():
         assert found[2] in (asked[1] + "ed", "labelled") and found[0][0].isupper()
         whole += not {"Carefully", "clerk", "labelled"} & set(found)
     assert whole > 60
+
+
+def test_clauses_hold_key_and_value_once_in_either_order():
+    words, rng, first, seen = Words(load_tasks(), ["zymurgy"]), random.Random(0), 0, set()
+    for _ in range(2000):
+        form = clause_form(rng, words.any_word)
+        assert form["fact"].count("{key}") == 1 == form["fact"].count("{value}"), form
+        assert form["question"].count("{key}") == 1 and "{value}" not in form["question"], form
+        first += form["fact"].index("{value}") < form["fact"].index("{key}")
+        seen.add(form["fact"])
+    assert 800 < first < 1200 and len(seen) > 1950
 
 
 def test_rewording_draws_words_of_the_corpus_and_made_up_ones():
