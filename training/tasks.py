@@ -306,7 +306,10 @@ class SequenceMaker:
                         maker.tracking(rng, used, shared_track if rng.random() < 0.5 else None)
                     )
             batch = batch[: few - len(drawn)]
-            for facts, pairs in self.encode_items(batch, rng):
+            encoded = self.encode_items(batch, rng)
+            if not encoded:  # a shared phrasing too long for any fact
+                shared = value_kind = None
+            for facts, pairs in encoded:
                 spent += sum(map(len, facts)) + sum(len(p[0]) for p in pairs)
                 if spent > budget:
                     break
