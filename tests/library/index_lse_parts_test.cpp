@@ -7,6 +7,7 @@
 #include <random>
 
 #include "library/cases.h"
+#include "library/merge_pair.h"
 #include "library/scratch.h"
 
 namespace msa::test {
@@ -14,17 +15,12 @@ namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-struct State {
-  std::vector<float> out;  // [Tq, Hkv, Di]
-  std::vector<float> lse;  // [Tq, Hkv]
-};
-
 /// The index LSE of every row over the listed blocks: the lse of attention_forward.
-State index_state(const Context& context, const Case& batch, const std::vector<int32_t>& ids,
-                  int64_t width) {
+AttentionResult index_state(const Context& context, const Case& batch,
+                            const std::vector<int32_t>& ids, int64_t width) {
   const CaseSpec& spec = batch.spec;
   const auto rows = static_cast<size_t>(batch.num_rows * spec.kv_heads);
-  State state;
+  AttentionResult state;
   state.out.assign(rows * static_cast<size_t>(spec.index_dim), kNaN);
   state.lse.assign(rows, kNaN);
   AttentionForwardArgs args;
@@ -47,25 +43,6 @@ State index_state(const Context& context, const Case& batch, const std::vector<i
   return state;
 }
 
-void merge_into(const Context& context, const Case& batch, State& merged, State state) {
-  const CaseSpec& spec = batch.spec;
-  const auto out = [&](State& of) {
-    return MutableTensor(of.out.data(), DType::kFloat32,
-                         {batch.num_rows, spec.kv_heads, spec.index_dim});
-  };
-  const auto lse = [&](State& of) {
-    return MutableTensor(of.lse.data(), DType::kFloat32, {batch.num_rows, spec.kv_heads});
-  };
-  MergeStatesArgs args;
-  args.out_a = out(merged);
-  args.lse_a = lse(merged);
-  args.out_b = out(state);
-  args.lse_b = lse(state);
-  args.out = out(merged);
-  args.lse = lse(merged);
-  merge_states(context, args);
-}
-
 TEST(IndexLseParts, IsMergedFromAttentionOverParts) {
   std::mt19937 random(11);
   for (const Backend backend : {Backend::kCpu, Backend::kReference}) {
@@ -77,7 +54,7 @@ TEST(IndexLseParts, IsMergedFromAttentionOverParts) {
       spec.id_layout = BlockIdLayout::kHeadMajor;
       const Case batch(spec);
       const IndexResult whole = run_index(context, batch, {.scores = false});
-      State merged;
+      AttentionResult merged;
       for (int32_t part = 0; part < 3; ++part) {
         std::vector<int32_t> ids;  // those of the row's blocks that are 0, 1 or 2 modulo 3
         for (size_t row = 0; row < whole.ids.size(); row += static_cast<size_t>(spec.top_k)) {
@@ -89,12 +66,10 @@ TEST(IndexLseParts, IsMergedFromAttentionOverParts) {
           list.resize(static_cast<size_t>(spec.top_k), -1);
           ids.insert(ids.end(), list.begin(), list.end());
         }
-        const State state = index_state(context, batch, ids, spec.top_k);
-        if (part == 0) {
-          merged = state;
-        } else {
-          merge_into(context, batch, merged, state);
-        }
+        const AttentionResult state = index_state(context, batch, ids, spec.top_k);
+        merged = part == 0
+                     ? state
+                     : merge_pair(context, batch, spec.kv_heads, spec.index_dim, merged, state);
       }
       for (int64_t t = 0; t < batch.num_rows; ++t) {
         for (int64_t g = 0; g < spec.kv_heads; ++g) {

@@ -13,6 +13,7 @@
 #include "library/check_results.h"
 #include "library/compare.h"
 #include "library/expect_error.h"
+#include "library/merge_pair.h"
 #include "library/scratch.h"
 #include "library/simd_targets.h"
 
@@ -209,33 +210,6 @@ TEST(IndexParts, NoPartsAreEmptyLists) {
   EXPECT_EQ(none.part.scores, std::vector<float>(4, -kInfinity));
 }
 
-struct State {
-  std::vector<float> out;  // [Tq, Hq, D]
-  std::vector<float> lse;  // [Tq, Hq]
-};
-
-State merge_pair(const Context& context, const Case& batch, const State& a, const State& b) {
-  const int64_t heads = batch.spec.kv_heads * batch.spec.group;
-  State merged = {std::vector<float>(a.out.size(), 77.0f), std::vector<float>(a.lse.size(), 77.0f)};
-  const auto out = [&](auto& state) {
-    return MutableTensor(const_cast<float*>(state.out.data()), DType::kFloat32,
-                         {batch.num_rows, heads, batch.spec.head_dim});
-  };
-  const auto lse = [&](auto& state) {
-    return MutableTensor(const_cast<float*>(state.lse.data()), DType::kFloat32,
-                         {batch.num_rows, heads});
-  };
-  MergeStatesArgs args;
-  args.out_a = out(a);
-  args.lse_a = lse(a);
-  args.out_b = out(b);
-  args.lse_b = lse(b);
-  args.out = out(merged);
-  args.lse = lse(merged);
-  merge_states(context, args);
-  return merged;
-}
-
 TEST(MergeStates, PartsOfTheKeysMakeTheWhole) {
   const Context cpu({.backend = Backend::kCpu, .num_threads = 2});
   const Context reference({.backend = Backend::kReference, .num_threads = 2});
@@ -255,7 +229,7 @@ TEST(MergeStates, PartsOfTheKeysMakeTheWhole) {
         owner.push_back(static_cast<int32_t>(random() % 3));
       }
       for (const Context* context : {&cpu, &reference}) {
-        std::vector<State> states;
+        std::vector<AttentionResult> states;
         for (int32_t part = 0; part < 3; ++part) {
           std::vector<int32_t> list;
           for (int32_t b = 0; b < static_cast<int32_t>(batch.max_blocks); ++b) {
@@ -276,8 +250,10 @@ TEST(MergeStates, PartsOfTheKeysMakeTheWhole) {
           states.push_back({state.out, state.lse});
         }
         std::shuffle(states.begin(), states.end(), random);
-        const State merged = merge_pair(*context, batch, states[0],
-                                        merge_pair(*context, batch, states[1], states[2]));
+        const int64_t heads = spec.kv_heads * spec.group;
+        const AttentionResult merged =
+            merge_pair(*context, batch, heads, spec.head_dim, states[0],
+                       merge_pair(*context, batch, heads, spec.head_dim, states[1], states[2]));
         std::vector<double> rows(whole.lse.size(), 1.0);
         if (spec.magnitude > 2) rows = logit_allowance(batch);
         std::vector<double> elements;
@@ -377,15 +353,18 @@ TEST(IndexParts, SameBitsForAnyThreads) {
   const Merged merged = merge(one, batch, {expected[0], expected[1]});
   const AttentionResult whole = run_attention(one, batch, nullptr);
   const AttentionResult listed = run_attention(one, batch, &merged.ids);
-  const State states[2] = {{whole.out, whole.lse}, {listed.out, listed.lse}};
-  const State state = merge_pair(one, batch, states[0], states[1]);
+  const AttentionResult states[2] = {{whole.out, whole.lse}, {listed.out, listed.lse}};
+  const int64_t heads = batch.spec.kv_heads * batch.spec.group;
+  const AttentionResult state =
+      merge_pair(one, batch, heads, batch.spec.head_dim, states[0], states[1]);
   for (const int threads : {2, 5}) {
     const Context many({.backend = Backend::kCpu, .num_threads = threads});
     for (int part = 0; part < 2; ++part) {
       expect_same(candidates(many, batch, ranges[part]), expected[part], "threads");
     }
     expect_same(merge(many, batch, {expected[0], expected[1]}).part, merged.part, "threads");
-    const State got = merge_pair(many, batch, states[0], states[1]);
+    const AttentionResult got =
+        merge_pair(many, batch, heads, batch.spec.head_dim, states[0], states[1]);
     EXPECT_TRUE(compare_bits(got.out, state.out).ok);
     EXPECT_TRUE(compare_bits(got.lse, state.lse).ok);
   }
