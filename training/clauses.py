@@ -14,8 +14,8 @@ from .reword import inflected, is_content
 DETERMINERS = ("the", "the", "the", "the", "a", "our", "my", "their", "his", "every", "that")
 KEY_DETERMINERS = ("the", "the", "the", "the", "our", "my", "that", "their", "")
 LINKS = (
-    "to", "to", "at", "at", "with", "with", "as", "as", "by", "from", "into", "in", "under", "for", "against", "like", "on",
-    "towards", "after", "of", "behind", "through", "only to", "back to", "exactly at", "over",
+    "to", "to", "at", "at", "with", "with", "as", "as", "by", "from", "into", "in", "under", "for", "against", "like",
+    "on", "towards", "after", "of", "behind", "through", "only to", "back to", "exactly at", "over",
 )  # fmt: skip
 PREPOSITIONS = (
     "in", "on", "at", "near", "before", "after", "during", "behind", "under", "beside", "for", "by", "without", "of",
@@ -80,6 +80,10 @@ CONDITIONS = (
     "Since",
     "Every time",
 )
+ADVERBS = (
+    "straight", "straight back", "back", "right away", "again", "together", "twice", "instead", "exactly", "somewhere",
+    "ahead", "apart", "deep down", "alone", "aloud", "at once", "only", "still", "by nothing else", "far too often",
+)  # fmt: skip
 PRONOUNS = ("it", "it", "it", "she", "he", "they", "we")
 
 
@@ -112,7 +116,7 @@ class Speech:
         return self.of(NAMES) if kind < 0.62 else self.phrase()
 
     def adverb(self):
-        return self.draw(self.rng) + "ly"
+        return self.draw(self.rng) + "ly" if self.chance(0.6) else self.of(ADVERBS)
 
     def detail(self):
         """Something beside the point, which in another line might be the value."""
@@ -168,16 +172,24 @@ def asking(speech, link):
     return what, link
 
 
+def linked(speech, link):
+    """(what stands before the value, the question's first words, what of it stays behind)."""
+    if speech.chance(0.2):  # "under the heading {value}": "Under which heading ...?"
+        noun = speech.noun()
+        before = joined(link, speech.of(("the", "the", "the", "our", "this")), noun)
+        if link and speech.chance(0.5):
+            return before, joined(link.capitalize(), "which", noun), ""
+        return before, f"Which {noun}", link
+    what, behind = asking(speech, link)
+    before = joined(link, speech.of(("only", "exactly", "just"))) if speech.chance(0.06) else link
+    return before, what, behind
+
+
 def object_event(speech, subject):
     """SUBJECT VERBed [link] {value} [detail]."""
     says, helper, rest = speech.predicate(subject, speech.verb())
     link = "" if speech.chance(0.45) else speech.of(LINKS)
-    if not link and speech.chance(0.15):
-        link = joined(
-            speech.of(("the", "only", "exactly", "just")),
-            speech.noun() if speech.chance(0.5) else "",
-        )
-    what, behind = asking(speech, link)
+    link, what, behind = linked(speech, link)
     tail = speech.maybe(0.4)
     asked_tail = tail if tail and speech.chance(0.6) else ""
     return (
@@ -193,8 +205,7 @@ def passive_event(speech, subject):
         speech.of(("was", "was", "is", "were", "has been", "will be", "must be")),
     )
     first, rest = (be.split(" ", 1) + [""])[:2]
-    link = speech.of(LINKS) if speech.chance(0.85) else ""
-    what, behind = asking(speech, link)
+    link, what, behind = linked(speech, speech.of(LINKS) if speech.chance(0.85) else "")
     participle, tail = inflected(verb, "ed"), speech.maybe(0.3)
     return (
         joined(subject, be, participle, link, "{value}", tail),
@@ -222,7 +233,14 @@ def value_does(speech, key):
     """{value} VERBs the {key}: the value is the subject."""
     says, _, verb = speech.predicate("it", speech.verb())
     kind, tail = speech.rng.random(), speech.maybe(0.4)
-    lead = speech.of(("", "", "", "it was", "somehow", speech.adverb(), "by " + speech.noun()))
+    aside = joined(
+        speech.of(("with", "in", "after", "under", "at", "despite")),
+        speech.draw(speech.rng),
+        speech.noun(),
+    )
+    lead = speech.of(
+        ("", "", "", "it was", "somehow", speech.adverb(), "by " + speech.noun(), aside)
+    )
     if kind < 0.35:
         return joined(lead, "{value}", says, key, tail), joined(
             "what", says, key, tail if speech.chance(0.5) else ""
@@ -292,13 +310,19 @@ def by_means_of(speech, key):
     tail = (
         joined(
             speech.of(("or", "and", "whenever", "before", "if", "so that")),
-            speech.of(("", who)),
+            speech.of((who, "it", "you")),
             says,
             key,
         )
         if speech.chance(0.6)
         else joined(link, key)
     )
+    if speech.chance(0.2):  # "VERB {value} twice, for it VERBs the {key}"
+        why = joined(
+            speech.of((", for", " because", ", since", ";", " so that")), "it", inflected(rest, "s")
+        )
+        fact = joined(verb, "{value}", speech.adverb()) + joined(why, key, speech.maybe(0.3))
+        return fact, joined("what", inflected(rest, "s"), key)
     asked_tail = tail if not tail.startswith("or ") else "with " + key
     ask = speech.of(
         (
@@ -311,6 +335,26 @@ def by_means_of(speech, key):
     return joined(
         speech.of(("", "", "please", "always")), verb, "{value}", speech.maybe(0.3), tail
     ), joined(ask, asked_tail)
+
+
+def noted(speech, key):
+    """VERBed in the NOUN: {value}, VERBing the {key}; "{value}", VERBed the NOUN, VERBing the {key}."""
+    verb, thing, link = speech.verb(), speech.phrase(), speech.of(PREPOSITIONS)
+    about = joined(inflected(speech.verb(), "ing"), speech.of(("", "to", "at", "on")), key)
+    asked_about = joined(speech.of(ABOUT), key)
+    if speech.chance(0.5):
+        where = joined(inflected(verb, "ed"), link, thing)
+        joint = speech.of((": ", ", ", " - ", "; "))
+        return f"{where}{joint}{{value}}, {about}", joined("what is", where, asked_about)
+    opening, closing = speech.of((('"', '"'), ("'", "'"), ("", "")))
+    said = (
+        joined(inflected(verb, "ed"), thing)
+        if speech.chance(0.7)
+        else joined(thing, inflected(verb, "ed"))
+    )
+    return f"{opening}{{value}}{closing}, {said}, {about}", joined(
+        "what did", thing, verb, asked_about
+    )
 
 
 def around(speech, key):
@@ -376,6 +420,7 @@ SHAPES = (
     value_does,
     by_means_of,
     by_means_of,
+    noted,
 )
 FORGOTTEN = 0.15
 QUOTED = (
@@ -399,21 +444,28 @@ def without_a_word(rng, asked):
     return " ".join(words)
 
 
+def beginning(speech):
+    """What stands before the point: a detail, who says so, or a whole clause."""
+    kind = speech.rng.random()
+    if kind < 0.4:
+        return speech.detail() + ","
+    if kind < 0.6:
+        return joined(speech.of(NAMES + PEOPLE), inflected(speech.verb(), "s"), "that")
+    if kind < 0.75:
+        return speech.adverb() + ","
+    who = speech.subject()
+    says, *_ = speech.predicate(who, speech.verb())
+    return joined(who, says, speech.phrase(), speech.maybe(0.2)) + speech.of(CONNECTORS)
+
+
 def clause_form(rng, draw):
     """{id, fact, question} like an entry of tasks.json's forms; draw(rng) gives a lower-case word."""
     speech = Speech(rng, draw)
     key = joined(rng.choice(KEY_DETERMINERS), "{key}")
     fact, asked = rng.choice(SHAPES)(speech, key)
     opener = ""
-    if speech.chance(0.3):
-        kind = rng.random()
-        opener = (
-            joined(speech.detail() + ",")
-            if kind < 0.5
-            else joined(speech.of(NAMES + PEOPLE), inflected(speech.verb(), "s"), "that")
-            if kind < 0.75
-            else speech.adverb() + ","
-        )
+    if speech.chance(0.35):
+        opener = beginning(speech)
     closing = ""
     if speech.chance(0.25):
         closing = rng.choice((", ", " ")) + (

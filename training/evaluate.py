@@ -10,8 +10,9 @@ import random
 import numpy as np
 import torch
 
+from .items import load_tasks
 from .model import Operators
-from .tasks import SequenceMaker, load_tasks, question_answer
+from .sequences import SequenceMaker, question_answer
 from .tokenizer import BEGIN, load_tokenizer
 from .words import held_out_words
 

@@ -9,9 +9,10 @@ import os
 import numpy as np
 
 from .corpus import Corpus
+from .items import load_tasks
 from .lexicon import corpus_words
 from .prose import corpus_sentences
-from .tasks import ANSWER, REPEAT, TEXT, SequenceMaker, load_tasks
+from .sequences import ANSWER, REPEAT, TEXT, SequenceMaker
 from .tokenizer import ASSISTANT, END, load_tokenizer
 from .words import Words
 

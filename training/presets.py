@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .config import ModelConfig
-from .tasks import DEFAULT_FLAVOURS
+from .sequences import DEFAULT_FLAVOURS
 
 FACTS = (62, 6, 0, 0, 28, 4)
 # Twice as often answers that are put together from several places; mostly several values, mostly chains.

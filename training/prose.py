@@ -22,7 +22,7 @@ HELD_OUT = (
     HERE.parent / "cli" / "heldout.json",
     HERE.parent / "bench" / "model" / "heldout_seen.json",
 )
-GENERATOR = ("phrases.py", "words.py", "tasks.json")
+GENERATOR = ("phrases.py", "clauses.py", "words.py", "tasks.json")
 SENTENCE = re.compile(r"(?<![\w.] )\b[A-Z][a-z']*(?: [A-Za-z][a-z']*[,;]?){5,15}(?=[.!?:])")
 MOST = 40_000
 SHORTEST_CONTENT = 4

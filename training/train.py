@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .items import load_tasks, phrasing_tokens
 from .loader import Loader
 from .model import MsaModel, Operators
 from .optimizer import make_optimizers
 from .structure import structured_start
-from .tasks import load_tasks, phrasing_tokens
 from .tokenizer import ASSISTANT, load_tokenizer
 
 

@@ -1,9 +1,13 @@
 #include "cli/quiz/phrasings.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "cli/parts/embedded.h"
+#include "cli/parts/text.h"
+#include "cli/parts/usage_error.h"
 
 namespace msa::cli {
 namespace {
@@ -61,6 +65,38 @@ const std::vector<Form>& heldout_forms() {
 const Words& words() {
   static const Words lists = read_words();
   return lists;
+}
+
+std::vector<Form> read_forms(const std::string& path) {
+  const Json json = Json::parse(read_text_file(path), nullptr, false);
+  const std::string wanted = R"({"forms": [{"id", "fact", "question"}, ...]})";
+  if (!json.is_object() || !json.contains("forms") || !json["forms"].is_array() ||
+      json["forms"].empty()) {
+    throw UsageError(fmt::format("{}: got no phrasings, allowed {}", path, wanted));
+  }
+  for (const Json& entry : json["forms"]) {
+    for (const char* field : {"id", "fact", "question"}) {
+      if (entry.is_object() && entry.contains(field) && entry[field].is_string()) continue;
+      throw UsageError(
+          fmt::format("{}: got an entry without the text '{}', allowed {}", path, field, wanted));
+    }
+  }
+  std::vector<Form> forms = forms_of(json["forms"]);
+  for (const Form& form : forms) {
+    for (const char* place : {"{key}", "{value}"}) {
+      const size_t first = form.fact.find(place);
+      if (first != std::string::npos && form.fact.find(place, first + 1) == std::string::npos) {
+        continue;
+      }
+      throw UsageError(fmt::format("{}: got fact '{}', allowed with {} once", path,
+                                   shorten(printable(form.fact), 60), place));
+    }
+    if (form.question.find("{key}") == std::string::npos) {
+      throw UsageError(fmt::format("{}: got question '{}', allowed with {{key}}", path,
+                                   shorten(printable(form.question), 60)));
+    }
+  }
+  return forms;
 }
 
 Filled fill(std::string_view form,

@@ -56,6 +56,10 @@ const Phrasings& trained_phrasings();
 const std::vector<Form>& heldout_forms();
 const Words& words();
 
+/// {"forms": [{"id", "fact", "question"}]} like cli/heldout.json. Throws UsageError that names file
+/// and entry: no JSON, no forms, {key} or {value} not once in a fact, no {key} in a question.
+std::vector<Form> read_forms(const std::string& path);
+
 /// A template with its places filled, and where {value} came to stand (npos when it has none).
 struct Filled {
   std::string text;

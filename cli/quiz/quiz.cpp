@@ -26,12 +26,14 @@ std::string draw_new(std::set<std::string>& used, std::string_view what, Draw dr
 class QuizMaker {
  public:
   QuizMaker(const QuizOptions& options, Random& random) : options_(options), random_(random) {
-    const std::vector<Form>& forms = options.heldout ? heldout_forms() : trained_phrasings().forms;
+    const std::vector<Form>& forms =
+        options.phrasings.empty() ? trained_phrasings().forms : options.phrasings;
     for (const Form& form : forms) {
       const FormChoice kind =
           form.kind == FormKind::kKeyFirst ? FormChoice::kKeyFirst : FormChoice::kValueFirst;
       if (options.forms == FormChoice::kAny || options.forms == kind) forms_.push_back(&form);
     }
+    if (forms_.empty()) throw UsageError("phrasings: got none of the kind that was asked for");
   }
 
   Quiz make() {

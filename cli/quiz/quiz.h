@@ -52,7 +52,7 @@ struct QuizOptions {
   int64_t facts = 10;       ///< questions
   int64_t distractors = 0;  ///< multikey: further lines of the form that is asked
   FormChoice forms = FormChoice::kAny;
-  bool heldout = false;  ///< needle and multikey: phrasings that training cannot produce
+  std::vector<Form> phrasings = {};  ///< needle and multikey; empty: those that training saw
 };
 
 inline constexpr int64_t kMultivalueValues = 3;

@@ -34,6 +34,7 @@ struct EvalArguments {
   std::vector<std::string> controls;
   std::vector<std::string> files;
   std::string facts_file;
+  std::string phrasings_file;
   std::string model;
   bool distractors_given = false;
   bool json = false;
@@ -81,18 +82,19 @@ std::vector<Variant> variants_of(const EvalArguments& arguments) {
 /// Options that would be ignored are refused: a figure must be of what was asked for.
 void check_combination(const EvalArguments& arguments, Task task) {
   const bool forms = task == Task::kNeedle || task == Task::kMultikey;
-  if (!forms && (arguments.phrasings != "trained" || arguments.kind != "any")) {
-    throw UsageError(
-        fmt::format("--phrasings, --kind: got them with {}, allowed with needle and "
-                    "multikey",
-                    arguments.task));
+  const bool trained = arguments.phrasings == "trained" && arguments.phrasings_file.empty();
+  if (!forms && (!trained || arguments.kind != "any")) {
+    throw UsageError(fmt::format(
+        "--phrasings, --phrasings-file, --kind: got them with {}, allowed with needle and "
+        "multikey",
+        arguments.task));
   }
   if (task != Task::kMultikey && arguments.distractors_given) {
     throw UsageError(
         fmt::format("--distractors: got it with {}, allowed with multikey", arguments.task));
   }
   if (!arguments.facts_file.empty() &&
-      (task != Task::kNeedle || arguments.phrasings != "trained" || arguments.kind != "any")) {
+      (task != Task::kNeedle || !trained || arguments.kind != "any")) {
     throw UsageError(
         "--facts-file: got it with another task or phrasing, allowed with needle "
         "alone: typed facts are asked as typed");
@@ -106,7 +108,10 @@ EvalOptions options_of(const EvalArguments& arguments) {
   options.quiz.facts = arguments.facts;
   options.quiz.distractors = arguments.distractors;
   options.quiz.forms = form_choice(arguments.kind);
-  options.quiz.heldout = arguments.phrasings == "heldout";
+  if (arguments.phrasings == "heldout") options.quiz.phrasings = heldout_forms();
+  if (!arguments.phrasings_file.empty()) {
+    options.quiz.phrasings = read_forms(arguments.phrasings_file);
+  }
   if (!arguments.facts_file.empty()) options.typed = read_typed_facts(arguments.facts_file);
   options.lengths = arguments.lengths;
   options.documents = arguments.documents;
@@ -124,7 +129,8 @@ std::string description(const EvalArguments& arguments, const EvalOptions& optio
     text += fmt::format("{} distractors, ", options.quiz.distractors);
   }
   if (arguments.kind != "any") text += arguments.kind + ", ";
-  if (options.quiz.heldout) text += "held-out phrasings, ";
+  if (arguments.phrasings == "heldout") text += "held-out phrasings, ";
+  if (!arguments.phrasings_file.empty()) text += "phrasings of " + arguments.phrasings_file + ", ";
   const size_t facts =
       options.typed.empty() ? static_cast<size_t>(options.quiz.facts) : options.typed.size();
   return text + fmt::format("{} document{} x {} facts, seed {}, haystack: {}", options.documents,
@@ -147,7 +153,9 @@ int evaluate_verb(const EvalArguments& arguments) {
   if (arguments.json) {
     nlohmann::json json = summary_json(result, options);
     json["task"] = arguments.task;
-    json["phrasings"] = options.typed.empty() ? arguments.phrasings : "typed";
+    json["phrasings"] = !options.typed.empty()              ? "typed"
+                        : !arguments.phrasings_file.empty() ? arguments.phrasings_file
+                                                            : arguments.phrasings;
     json["kind"] = arguments.kind;
     json["documents"] = options.documents;
     json["facts"] =
@@ -187,8 +195,13 @@ void add_eval(CLI::App& app, Action& chosen) {
       add_count(*verb, "--distractors", arguments->distractors, 0, 10000,
                 "multikey: lines of the same form with other keys, besides the facts asked");
   add_seed(*verb, arguments->seed, "Seed of facts, depths and haystacks; fresh without it");
-  add_choice(*verb, "--phrasings", arguments->phrasings, {"trained", "heldout"},
-             "Phrasings that training saw, or some that it cannot produce");
+  CLI::Option* phrasings =
+      add_choice(*verb, "--phrasings", arguments->phrasings, {"trained", "heldout"},
+                 "Phrasings that training saw, or some that it cannot produce");
+  verb->add_option("--phrasings-file", arguments->phrasings_file,
+                   "Your own phrasings, JSON like cli/heldout.json")
+      ->type_name("F")
+      ->excludes(phrasings);
   add_choice(*verb, "--kind", arguments->kind, {"any", "key_first", "value_first"},
              "Which comes first in the fact");
   add_choice(*verb, "--attention", arguments->attention, {"sparse", "dense", "both"},

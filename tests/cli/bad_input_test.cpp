@@ -24,6 +24,8 @@ TEST_F(BadInput, BadArgumentsAreOneLine) {
   expect_refused("eval needle --control nothing", "got 'nothing'");
   expect_refused("eval needle --attention dense --control random-blocks", "selects no blocks");
   expect_refused("eval tracking --phrasings heldout", "allowed with needle and multikey");
+  expect_refused("eval tracking --phrasings-file x", "allowed with needle and multikey");
+  expect_refused("eval needle --phrasings heldout --phrasings-file x", "--phrasings");
   expect_refused("eval needle --distractors 5", "allowed with multikey");
   expect_refused("eval needle --documents 0", "--documents: got '0'");
   expect_refused("run --temperature 0 --top-p 0.5 --prompt x", "--temperature");
@@ -51,6 +53,15 @@ TEST_F(BadInput, BadFilesAreNamed) {
                  "byte 0xE9 at offset 3");
   expect_refused("demo " + model() + "--file '" + path("empty.txt") + "'", "haystack is empty");
   expect_refused("eval needle " + hay() + "--facts-file '" + path("empty.txt") + "'", "no facts");
+  const auto phrasings = [&](const std::string& text, const std::string& error) {
+    folder_->write("forms.json", text);
+    expect_refused("eval needle " + hay() + "--phrasings-file '" + path("forms.json") + "'", error);
+  };
+  phrasings("{", "got no phrasings");
+  phrasings(R"({"forms": []})", "got no phrasings");
+  phrasings(R"({"forms": [{"id": "a", "fact": "{key} {value}"}]})", "without the text 'question'");
+  phrasings(R"({"forms": [{"id": "a", "fact": "{key}", "question": "{key}"}]})", "{value} once");
+  phrasings(R"({"forms": [{"id": "a", "fact": "{key} {value}", "question": "?"}]})", "with {key}");
   expect_refused("run " + model() + "--prompt ''", "empty prompt");
   expect_refused("run " + model() + "< /dev/null", "standard input: got an empty prompt");
   expect_refused("run " + model() + "--prompt \"$(printf 'a\\377')\"", "byte 0xFF");

@@ -144,8 +144,9 @@ TEST(Quizzes, LinesHoldTheirValues) {
 TEST(Quizzes, KindOfFormIsObeyed) {
   Random random(3);
   for (const bool heldout : {false, true}) {
+    const std::vector<Form> forms = heldout ? heldout_forms() : std::vector<Form>();
     const Quiz quiz =
-        make_quiz({.facts = 40, .forms = FormChoice::kValueFirst, .heldout = heldout}, random);
+        make_quiz({.facts = 40, .forms = FormChoice::kValueFirst, .phrasings = forms}, random);
     for (const Question& question : quiz.questions) {
       const Line& line = quiz.lines[question.lines[0]];
       EXPECT_LT(line.value_begin, line.text.find(question.name)) << line.text;

@@ -64,6 +64,15 @@ TEST_F(ToolTest, EvalCountsTrialsAndControls) {
   folder_->write("facts.txt", "# typed\ndoor code = 4711\ncat = Tom ? Who is the cat?\n");
   const Outcome typed = run("eval needle " + hay() + "--length 2K --facts-file facts.txt --json");
   EXPECT_EQ(Json::parse(typed.out).at("trials").size(), 2u);
+  folder_->write("forms.json",
+                 R"({"forms": [{"id": "a", "fact": "{value} at {key}", "question": "{key}?"}]})");
+  const Outcome own = run("eval needle " + common + "--phrasings-file forms.json --json");
+  EXPECT_EQ(own.status, 0) << own.err;
+  const Json trials = Json::parse(own.out).at("trials");
+  for (const Json& trial : trials) {
+    EXPECT_NE(trial.at("fact").get<std::string>().find(" at "), std::string::npos);
+  }
+  EXPECT_EQ(trials.size(), 12u);
 }
 
 TEST_F(ToolTest, InspectWritesPictureFiguresAndPicks) {

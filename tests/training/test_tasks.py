@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import training.tasks
+import training.sequences
 from training.clauses import clause_form
 from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
+from training.items import ItemMaker, load_tasks
 from training.lexicon import corpus_words, reserved_words
 from training.loader import training_maker
 from training.prose import (
@@ -22,15 +23,13 @@ from training.prose import (
     words_of,
 )
 from training.reword import reworded
-from training.tasks import (
+from training.sequences import (
     ANSWER,
     FLAVOURS,
     NONE,
     TEXT,
-    ItemMaker,
     SequenceMaker,
     kl_rows_of,
-    load_tasks,
 )
 from training.tokenizer import ASSISTANT, BEGIN, END, USER, load_tokenizer
 from training.words import HELD_OUT, Words, held_out_words
@@ -309,11 +308,11 @@ def test_held_out_files_are_held_out_by_name():
 
 
 def test_held_out_phrasings_have_words_that_training_cannot_write():
-    folder = Path(training.tasks.__file__).parent
+    folder = Path(training.sequences.__file__).parent
     written = set().union(
         *(
             words_of((folder / name).read_text())
-            for name in ("phrases.py", "words.py", "tasks.json")
+            for name in ("phrases.py", "clauses.py", "prose.py", "words.py", "tasks.json")
         )
     )
     forms = json.loads((folder.parent / "cli" / "heldout.json").read_text())["forms"]
