@@ -3,6 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+#include <utility>
+#include <vector>
+
 #include "cuda/device/layout.h"
 #include "cuda/sm90/attention_forward/params.h"
 #include "cuda/sm90/index_forward/params.h"
@@ -156,6 +161,37 @@ TEST(IndexConfig, FewQueriesSplitTheKeysAndManyDoNot) {
   EXPECT_EQ(pick_index_config(p).splits, kMaxSegments);
   EXPECT_EQ(pick_index_config(p).slots, 16);
   EXPECT_GE(pick_index_config(p).num_tiles, 1);
+}
+
+TEST(IndexConfig, PiecesShareTheWorkOfUnequalRequests) {
+  const auto pieces_of = [](int blocks, int size) {
+    return std::max(1, (blocks + size - 1) / size);
+  };
+  std::mt19937 random(1);
+  for (int n = 0; n < 20000; ++n) {
+    const int even = 2 + static_cast<int>(random() % 60);
+    const int splits = std::min(2 * even, kMaxSegments);
+    const int wanted = 132 * (1 + static_cast<int>(random() % 3));
+    std::vector<std::pair<int, int>> requests(1 + random() % 5);  // tiles, blocks
+    int tiles = 0, work = 0, longest = 0;
+    for (auto& [own_tiles, blocks] : requests) {
+      own_tiles = static_cast<int>(random() % 40);
+      blocks = static_cast<int>(random() % 9000);
+      tiles += own_tiles;
+      work += own_tiles * blocks;
+      if (own_tiles > 0) longest = std::max(longest, blocks);
+    }
+    const int size = piece_size(wanted, even, splits, tiles, work, longest);
+    int pieces = 0;
+    for (const auto& [own_tiles, blocks] : requests) {
+      pieces += own_tiles * pieces_of(blocks, size);
+      EXPECT_LE(own_tiles > 0 ? pieces_of(blocks, size) : 0, splits);
+    }
+    EXPECT_LE(pieces, std::max(wanted, tiles * even));
+  }
+  // One request is cut evenly; two with three tiles each share 132 thread blocks.
+  EXPECT_EQ(piece_size(132, 44, 44, 3, 3 * 433, 433), 10);
+  EXPECT_EQ(piece_size(132, 22, 44, 6, 3 * (1094 + 547), 1094), 40);
 }
 
 }  // namespace

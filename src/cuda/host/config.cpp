@@ -76,8 +76,13 @@ IndexConfig pick_index_config(const core::IndexForwardParams& params) {
       requests * ceil_div(ceil_div(s.num_query_tokens, requests), config.tile_queries);
   const int64_t blocks =
       s.paged() ? s.max_pages : ceil_div(params.k_idx.num_rows, requests * params.block_size);
-  config.splits = pick_splits(tiles, blocks, s.num_query_tokens / requests / params.block_size,
-                              params.lse_idx != nullptr ? kMinSegmentBlocks : 1);
+  config.even_splits = pick_splits(tiles, blocks, s.num_query_tokens / requests / params.block_size,
+                                   params.lse_idx != nullptr ? kMinSegmentBlocks : 1);
+  config.splits = config.even_splits;
+  if (config.even_splits > 1) {  // the device knows the lengths and shares the work by them
+    config.wanted_blocks = static_cast<int>(round_up(tiles * config.even_splits, kMultiprocessors));
+    if (s.batch > 1) config.splits = std::min(2 * config.even_splits, kMaxSegments);
+  }
   return config;
 }
 

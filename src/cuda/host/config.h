@@ -13,8 +13,10 @@ namespace msa::cuda {
 struct IndexConfig {
   int tile_queries = 0;  // of a thread block: 256 rows / Hkv
   int num_tiles = 0;
-  int splits = 0;  // thread blocks that share the keys of a tile
-  int slots = 0;   // of a list: room for K - 1 candidates
+  int splits = 0;         // thread blocks that share the keys of a tile, at most
+  int even_splits = 0;    // the same for requests of one length
+  int wanted_blocks = 0;  // thread blocks that all pieces are made for, with splits
+  int slots = 0;          // of a list: room for K - 1 candidates
   std::string describe() const;
 };
 IndexConfig pick_index_config(const core::IndexForwardParams& params);

@@ -20,12 +20,15 @@ size_t fill(const core::IndexForwardParams& op, void* workspace, IndexKernelPara
   params->block_shift = std::countr_zero(static_cast<uint64_t>(op.block_size));
   params->num_tiles = config.num_tiles;
   params->splits = config.splits;
+  params->even_splits = config.even_splits;
+  params->wanted_blocks = config.wanted_blocks;
   params->slots = config.slots;
   params->num_kept = op.block_ids.data != nullptr ? static_cast<int>(op.block_ids.top_k) - 1 : 0;
   params->head_shift = std::countr_zero(static_cast<uint64_t>(op.num_kv_heads));
   if (config.splits == 1) return 0;
   Carver carver(workspace);
   const int64_t rows = op.sequences.num_query_tokens * op.num_kv_heads;
+  params->common_piece = carver.take<int32_t>(1);
   params->split_keys = carver.take<uint32_t>(config.splits * rows * config.slots);
   params->split_ids = carver.take<uint32_t>(config.splits * rows * config.slots);
   if (op.lse_idx != nullptr) {

@@ -120,6 +120,10 @@ T __reduce_min_sync(unsigned, T value) {
   return reduce_lanes(value, [](T a, T b) { return a < b ? a : b; });
 }
 template <typename T>
+T __reduce_max_sync(unsigned, T value) {
+  return reduce_lanes(value, [](T a, T b) { return a < b ? b : a; });
+}
+template <typename T>
 T __reduce_or_sync(unsigned, T value) {
   return reduce_lanes(value, [](T a, T b) { return static_cast<T>(a | b); });
 }

@@ -21,36 +21,6 @@
 
 namespace msa::cuda {
 
-/// The work of this thread block. All lanes of the calling warp get the answer.
-__device__ __forceinline__ IndexWork find_work(const IndexKernelParams& p) {
-  IndexWork work = {};
-  const core::SequenceParams& sequences = p.op.sequences;
-  // The last tiles see most keys and start first.
-  const int64_t tile_index = p.num_tiles - 1 - static_cast<int>(blockIdx.x);
-  const TileLocation where = find_tile(tile_index, sequences.batch + 1, [&](int64_t r) {
-    return p.tiles(load_request(sequences, p.op.k_idx.num_rows, r).num_rows);
-  });
-  if (where.request < 0) return work;
-  const Request request = load_request(sequences, p.op.k_idx.num_rows, where.request);
-  const TilePieces pieces = tile_pieces(p, request, where.tile);
-  const int piece = static_cast<int>(blockIdx.y);
-  if (piece >= pieces.count()) return work;
-  const int64_t skipped = where.tile << p.tile_shift;
-  const int64_t queries_left = request.num_rows - skipped;
-  const int64_t tile_queries = int64_t{1} << p.tile_shift;
-  const int64_t num_queries = queries_left < tile_queries ? queries_left : tile_queries;
-  work.request = static_cast<int>(where.request);
-  work.first_key = static_cast<int>(request.first_key);
-  work.first_row = static_cast<int>((request.first_row + skipped) << p.head_shift);
-  work.first_position = static_cast<int>(request.position(request.first_row + skipped));
-  work.num_rows = static_cast<int>(num_queries << p.head_shift);
-  work.segment = pieces.segment;
-  work.alone = pieces.count() == 1 ? 1 : 0;
-  work.begin = piece * pieces.size;
-  work.end = min(work.begin + pieces.size, pieces.end);
-  return work;
-}
-
 template <typename Traits>
 __global__ void __launch_bounds__(Traits::kThreads, 1)
     sm90_index_forward(const __grid_constant__ CUtensorMap key_map,

@@ -15,7 +15,7 @@ cudaError_t launch_index(const IndexKernelParams& params, const CUtensorMap& key
   const cudaError_t error = cudaFuncSetAttribute(
       sm90_index_forward<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  const dim3 grid(static_cast<unsigned>(params.num_tiles), static_cast<unsigned>(params.splits));
+  const auto grid = static_cast<unsigned>(params.num_blocks());
   sm90_index_forward<Traits>
       <<<grid, Traits::kThreads, static_cast<size_t>(bytes), stream>>>(key_map, params);
   return cudaGetLastError();

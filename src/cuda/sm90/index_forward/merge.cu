@@ -119,7 +119,8 @@ __global__ void __launch_bounds__(kWarps * 32, kHeld == 1   ? 6
   const Request request =
       load_request(sequences, p.op.k_idx.num_rows, find_request(sequences, p.token(row)));
   const int64_t row_in_request = p.token(row) - request.first_row;
-  const TilePieces pieces = tile_pieces(p, request, row_in_request >> p.tile_shift);
+  const TilePieces pieces =
+      tile_pieces(p, request, row_in_request >> p.tile_shift, *p.common_piece);
   if (pieces.count() == 1) return;
   const int64_t position = request.position(p.token(row));
   const int local = position < 0 ? -1 : static_cast<int>(position) >> p.block_shift;

@@ -38,22 +38,46 @@ MSA_HOST_DEVICE int piece_blocks(int blocks, int splits, int grain) {
   return (size + grain - 1) / grain * grain;
 }
 
+/// The same for requests of different lengths, `tiles` in all that see `work` blocks in all, and
+/// the longest request `longest`: about `wanted` pieces, never more than those or `even_splits` a
+/// tile, and never more than `splits` of one tile.
+inline constexpr int kWholePiece = 1 << 20;  // more blocks than any request has
+MSA_HOST_DEVICE int piece_size(int wanted, int even_splits, int splits, int tiles, int work,
+                               int longest) {
+  int size = (longest + even_splits - 1) / even_splits;
+  if (wanted > tiles) {  // each tile's last piece may be a short one
+    const int balanced = (work + wanted - tiles - 1) / (wanted - tiles);
+    size = balanced < size ? balanced : size;
+  }
+  const int least = (longest + splits - 1) / splits;
+  if (size < least) size = least;
+  return size < kMinPieceBlocks ? kMinPieceBlocks : size;
+}
+
 struct IndexKernelParams {
   core::IndexForwardParams op;
-  int tile_shift = 0;   // log2 of the queries of a thread block, 256 rows / Hkv
-  int block_shift = 0;  // log2(B)
-  int num_tiles = 0;    // upper bound; thread blocks past the real number return at once
-  int splits = 1;       // at most so many thread blocks share a tile's keys
-  int slots = 0;        // of a list: list_slots(K - 1)
-  int num_kept = 0;     // K - 1
-  int head_shift = 0;   // log2(Hkv)
+  int tile_shift = 0;     // log2 of the queries of a thread block, 256 rows / Hkv
+  int block_shift = 0;    // log2(B)
+  int num_tiles = 0;      // upper bound; thread blocks past the real number return at once
+  int splits = 1;         // at most so many thread blocks share a tile's keys
+  int even_splits = 1;    // so many, when all requests are as long as the longest
+  int wanted_blocks = 0;  // thread blocks that are to share all tiles, when splits > 1
+  int slots = 0;          // of a list: list_slots(K - 1)
+  int num_kept = 0;       // K - 1
+  int head_shift = 0;     // log2(Hkv)
   // Workspace, used only when splits > 1. Rows are t * Hkv + head.
-  uint32_t* split_keys = nullptr;  // [splits, Tq * Hkv, slots]
-  uint32_t* split_ids = nullptr;   // [splits, Tq * Hkv, slots]
-  uint32_t* split_lses = nullptr;  // [splits, Tq * Hkv, slots], or null without lse_idx
-  float* local_lses = nullptr;     // [Tq * Hkv]
-  float* segment_lses = nullptr;   // [Tq * Hkv, kMaxSegments]
+  int32_t* common_piece = nullptr;  // [1]: blocks of a piece, for the merge
+  uint32_t* split_keys = nullptr;   // [splits, Tq * Hkv, slots]
+  uint32_t* split_ids = nullptr;    // [splits, Tq * Hkv, slots]
+  uint32_t* split_lses = nullptr;   // [splits, Tq * Hkv, slots], or null without lse_idx
+  float* local_lses = nullptr;      // [Tq * Hkv]
+  float* segment_lses = nullptr;    // [Tq * Hkv, kMaxSegments]
 
+  /// Thread blocks of the index kernel; some of the last may have no work.
+  MSA_HOST_DEVICE int num_blocks() const {
+    const int even = num_tiles * even_splits;
+    return wanted_blocks > even ? wanted_blocks : even;
+  }
   MSA_HOST_DEVICE int64_t head(int64_t row) const { return row & ((1 << head_shift) - 1); }
   MSA_HOST_DEVICE int64_t token(int64_t row) const { return row >> head_shift; }
   // Shifts, because a division of 64-bit numbers takes some hundred cycles.

@@ -261,16 +261,15 @@ __device__ __forceinline__ void select_blocks(const CUtensorMap& key_map,
   __syncwarp();
 
   // 4. Output.
-  const int piece = static_cast<int>(blockIdx.y);
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
     const int row = thread + n * 128;
     if (work.alone != 0) {
       write_rows(p, work, lists, lses, rows[n], row);
     } else {
-      write_shares(p, work, lists, lses, rows[n], row, piece);
+      write_shares(p, work, lists, lses, rows[n], row, work.piece);
     }
-    if (p.op.block_scores != nullptr && piece == 0) fill_scores(p, work, rows[n], row);
+    if (p.op.block_scores != nullptr && work.piece == 0) fill_scores(p, work, rows[n], row);
   }
 }
 

@@ -6,7 +6,7 @@
 
 #include "cuda/device/lists.h"
 #include "cuda/device/ptx.cuh"
-#include "cuda/sm90/index_forward/params.h"
+#include "cuda/sm90/index_forward/pieces.cuh"
 
 namespace msa::cuda {
 
@@ -27,19 +27,6 @@ inline constexpr int kSelectRegisters = 56;  // 128 * (56 + 2 * 224) of the 6553
 inline constexpr int kScoreRegisters = 224;
 
 using IndexLists = CandidateLists<kIndexRows>;
-
-/// Which rows and blocks a thread block works on.
-struct IndexWork {
-  int request;
-  int first_key;
-  int first_row;  // packed row t * Hkv + head of its row 0
-  int first_position;
-  int num_rows;  // 0: no work at all
-  int segment;   // blocks of a segment of the LSE
-  int alone;     // 1: no other thread block shares the tile
-  int begin;     // blocks [begin, end)
-  int end;
-};
 
 /// Base-two LSEs of the thread block's rows, with an LSE asked for. They lie in shared memory,
 /// where each belongs to one thread: registers are for those who ask for none.
