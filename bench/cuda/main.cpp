@@ -2,7 +2,7 @@
 //
 //   cuda_bench [--table 8192,32768,131072,1048576] [--suite bench/suites/prefill.csv] [--repeats N]
 //              [--part both|index|attend|dense] [--json FILE]
-//              [--tiles 0|1] [--stay 0|1] [--own-lists 0|1] [--one-launch 0|1] [--chunk ROWS]
+//              [--tiles 0|1] [--stay 0|1] [--own-lists 0|1] [--chunk ROWS]
 //              [--share PERCENT]
 //
 // The table: one causal prefill; from 256K on in chunks of 32K queries. "index" is from q_idx and
@@ -49,7 +49,7 @@ class Json {
 };
 
 std::string format(const char* pattern, auto... values) {
-  char text[512];
+  char text[1024];
   std::snprintf(text, sizeof text, pattern, values...);
   return text;
 }
@@ -116,14 +116,14 @@ void table(const msa::Context& context, const std::vector<long>& sizes, Parts pa
         "{\"n\": %ld, \"index_ms\": %.4f, \"index_tf\": %.1f, \"attend_random_ms\": "
         "%.4f, \"attend_random_tf\": %.1f, \"attend_keep09_ms\": %.4f, \"attend_keep09_tf\": %.1f, "
         "\"attend_sink_ms\": %.4f, \"attend_sink_tf\": %.1f, \"workspace_bytes\": %zu, "
-        "\"tiles\": %d, \"stay\": %d, \"one_launch\": %d, \"chunk_rows\": %ld, \"merge_share\": "
-        "%d}",
+        "\"tiles\": %d, \"stay\": %d, \"chunk_rows\": "
+        "%ld, \"merge_share\": %d}",
         size, sum.index_ms, tf(sum.index_flop, sum.index_ms), sum.attend_ms[0],
         tf(sum.attend_flop, sum.attend_ms[0]), sum.attend_ms[1],
         tf(sum.attend_flop, sum.attend_ms[1]), sum.attend_ms[2],
         tf(sum.attend_flop, sum.attend_ms[2]), sum.workspace, tuning.query_tiles ? 1 : 0,
-        tuning.queries_stay ? 1 : 0, tuning.one_launch ? 1 : 0,
-        static_cast<long>(tuning.most_chunk_rows), tuning.merge_share));
+        tuning.queries_stay ? 1 : 0, static_cast<long>(tuning.most_chunk_rows),
+        tuning.merge_share));
   }
 }
 
@@ -196,7 +196,7 @@ int main(int argc, char** argv) {
       std::fputs(
           "usage: cuda_bench [--table SIZES] [--suite CSV] [--repeats N] "
           "[--part both|index|attend|dense] [--tiles 0|1] [--stay 0|1] [--chunk ROWS] "
-          "[--own-lists 0|1] [--one-launch 0|1] [--share PERCENT] [--json FILE]\n",
+          "[--own-lists 0|1] [--share PERCENT] [--json FILE]\n",
           stderr);
       return 2;
     }
@@ -219,8 +219,6 @@ int main(int argc, char** argv) {
       msa::cuda::attention_tuning().queries_stay = value == "1";
     } else if (std::strcmp(argv[n], "--chunk") == 0) {
       msa::cuda::attention_tuning().most_chunk_rows = std::max(128, std::atoi(value.c_str()));
-    } else if (std::strcmp(argv[n], "--one-launch") == 0) {
-      msa::cuda::attention_tuning().one_launch = value == "1";
     } else if (std::strcmp(argv[n], "--own-lists") == 0) {
       msa::cuda::attention_tuning().own_lists = value == "1";
     } else if (std::strcmp(argv[n], "--share") == 0) {

@@ -17,6 +17,10 @@ class DeviceMemory {
     cuda::check_cuda("test", cudaMalloc(&data_, bytes + 256));
     cuda::check_cuda("test", cudaMemset(data_, fill, bytes + 256));
   }
+  template <typename T>
+  explicit DeviceMemory(const std::vector<T>& values) : DeviceMemory(values.size() * sizeof(T)) {
+    upload(values.data(), bytes_);
+  }
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
   ~DeviceMemory() { cudaFree(data_); }

@@ -8,6 +8,7 @@
 
 #include "cuda/device_memory.h"
 #include "cuda/host/config.h"
+#include "cuda/one_request.h"
 #include "cuda/op_checks.h"
 #include "cuda/random_fill.h"
 #include "library/check_results.h"
@@ -26,7 +27,8 @@ constexpr int64_t kTopK = 16;
 struct Long {
   int64_t num_keys;
   int64_t num_queries;
-  DeviceMemory q, k, v, q_idx, k_idx, ids, out, lse, cu_q, cu_k;
+  DeviceMemory q, k, v, q_idx, k_idx, ids, out, lse;
+  OneRequest request;
 
   Long(int64_t keys, int64_t queries)
       : num_keys(keys),
@@ -39,33 +41,21 @@ struct Long {
         ids(static_cast<size_t>(queries * kGroups * kTopK * 4)),
         out(static_cast<size_t>(queries * kHeads * kDim * 2)),
         lse(static_cast<size_t>(queries * kHeads * 4)),
-        cu_q(8),
-        cu_k(8) {
+        request(queries, keys) {
     fill_normal(q.data(), DType::kBFloat16, queries * kHeads * kDim, 1);
     fill_normal(k.data(), DType::kBFloat16, keys * kGroups * kDim, 2);
     fill_normal(v.data(), DType::kBFloat16, keys * kGroups * kDim, 3);
     fill_normal(q_idx.data(), DType::kBFloat16, queries * kGroups * kDim, 4);
     fill_normal(k_idx.data(), DType::kBFloat16, keys * kDim, 5);
-    const int32_t q_ends[2] = {0, static_cast<int32_t>(queries)};
-    const int32_t k_ends[2] = {0, static_cast<int32_t>(keys)};
-    cu_q.upload(q_ends, 8);
-    cu_k.upload(k_ends, 8);
   }
 };
-
-Sequences sequences_of(const Long& batch) {
-  Sequences sequences;
-  sequences.cu_seqlens_q = Tensor(batch.cu_q.data(), DType::kInt32, {2});
-  sequences.cu_seqlens_k = Tensor(batch.cu_k.data(), DType::kInt32, {2});
-  return sequences;
-}
 
 void run_index(const Context& context, Long& batch) {
   const auto type = DType::kBFloat16;
   IndexForwardArgs index;
   index.q_idx = Tensor(batch.q_idx.data(), type, {batch.num_queries, kGroups, kDim});
   index.k_idx = Tensor(batch.k_idx.data(), type, {batch.num_keys, kDim});
-  index.sequences = sequences_of(batch);
+  index.sequences = batch.request.sequences();
   index.block_ids =
       MutableTensor(batch.ids.data(), DType::kInt32, {kGroups, batch.num_queries, kTopK});
   const size_t index_bytes = index_forward_workspace_size(context, index);
@@ -80,7 +70,7 @@ void run_attention(const Context& context, Long& batch) {
   attention.q = Tensor(batch.q.data(), type, {batch.num_queries, kHeads, kDim});
   attention.k = Tensor(batch.k.data(), type, {batch.num_keys, kGroups, kDim});
   attention.v = Tensor(batch.v.data(), type, {batch.num_keys, kGroups, kDim});
-  attention.sequences = sequences_of(batch);
+  attention.sequences = batch.request.sequences();
   attention.block_ids =
       Tensor(batch.ids.data(), DType::kInt32, {kGroups, batch.num_queries, kTopK});
   attention.out = MutableTensor(batch.out.data(), type, {batch.num_queries, kHeads, kDim});

@@ -1,7 +1,7 @@
 // cuda_check: everything that can be said about the cuda backend's results on the machine at hand.
 //
 //   cuda_check [--part primitives|stages|ops|each|long|all] [--small] [--cases N]
-//              [--seed N] [--one-launch 0|1] [--json FILE]
+//              [--seed N] [--json FILE]
 //
 // "each" runs one small batch through every kernel.
 //
@@ -24,7 +24,7 @@ namespace {
 int usage() {
   std::fputs(
       "usage: cuda_check [--part primitives|stages|ops|each|long|all] [--small] [--cases N] "
-      "[--seed N] [--one-launch 0|1] [--json FILE]\n",
+      "[--seed N] [--json FILE]\n",
       stderr);
   return 2;
 }
@@ -45,9 +45,6 @@ int main(int argc, char** argv) {
       json = argv[++n];
     } else if (std::strcmp(argv[n], "--cases") == 0 && has_value) {
       options.random_cases = std::atoi(argv[++n]);
-    } else if (std::strcmp(argv[n], "--one-launch") == 0 && has_value) {
-      options.one_launch = std::atoi(argv[++n]) != 0;
-      msa::cuda::attention_tuning().one_launch = options.one_launch;  // of the long check
     } else if (std::strcmp(argv[n], "--seed") == 0 && has_value) {
       options.seed = static_cast<unsigned>(std::atoi(argv[++n]));
     } else {
@@ -64,10 +61,9 @@ int main(int argc, char** argv) {
     }
     if (report.failures() == 0 && (part == "all" || part == "ops")) {
       msa::test::check_ops(report, options);
-      if (report.failures() == 0) msa::test::check_streams(report, false);
-      if (report.failures() == 0 && options.one_launch) msa::test::check_streams(report, true);
+      if (report.failures() == 0) msa::test::check_streams(report);
     }
-    if (part == "each") msa::test::check_each_kernel_once(report, options);
+    if (part == "each") msa::test::check_each_kernel_once(report);
     if (report.failures() == 0 && (part == "all" || part == "long")) {
       msa::test::check_long(report, 8192, 8192, 24);
       msa::test::check_long(report, 9000, 3000, 16);  // two groups a pass, a part of a block last

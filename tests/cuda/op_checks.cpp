@@ -22,7 +22,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 struct Backends {
-  bool one_launch = true;
   Context cuda{{.backend = Backend::kCuda}};
   Context reference{{.backend = Backend::kReference}};
 };
@@ -145,24 +144,16 @@ std::vector<int32_t> lists_of(const Case& batch, const DeviceCase& alone,
   return result;
 }
 
-/// The same bits however passes are cut and launched.
+/// The same bits however passes are cut.
 std::string cut_problem(const Backends& on, const DeviceCase& device,
                         const std::vector<int32_t>& ids, const AttentionResult& got) {
   cuda::AttentionTuning& tuning = cuda::attention_tuning();
   const cuda::AttentionTuning before = tuning;
-  std::string problem;
-  for (const bool one_launch : {false, true}) {
-    if (one_launch && !on.one_launch) continue;
-    tuning.most_chunk_rows = 32;
-    tuning.one_launch = one_launch;
-    const AttentionResult other = device.run_attention(on.cuda, ids);
-    if (problem.empty() && (!same_bits(got.out, other.out) || !same_bits(got.lse, other.lse))) {
-      problem = one_launch ? "passes of 32 rows in one launch differ in bits"
-                           : "passes of 32 rows differ in bits";
-    }
-  }
+  tuning.most_chunk_rows = 32;
+  const AttentionResult other = device.run_attention(on.cuda, ids);
   tuning = before;
-  return problem;
+  const bool same = same_bits(got.out, other.out) && same_bits(got.lse, other.lse);
+  return same ? "" : "passes of 32 rows differ in bits";
 }
 
 /// Each way against the law, again, cut otherwise, and each request alone.
@@ -332,7 +323,7 @@ CaseSpec random_device_spec(std::mt19937& random) {
 
 }  // namespace
 
-void check_each_kernel_once(Report& report, const OpCheckOptions& options) {
+void check_each_kernel_once(Report& report) {
   const Backends on;
   cuda::AttentionTuning& tuning = cuda::attention_tuning();
   const cuda::AttentionTuning before = tuning;
@@ -350,15 +341,10 @@ void check_each_kernel_once(Report& report, const OpCheckOptions& options) {
   for (const double keep : {0.0, 1.0}) {
     const std::vector<int32_t> ids = neighbour_ids(batch, keep, random);
     const AttentionResult law = run_attention(on.reference, batch, &ids);
-    for (const bool one_launch : {false, true}) {
-      if (one_launch && !options.one_launch) continue;
-      tuning.query_tiles = keep > 0;
-      tuning.one_launch = one_launch;
-      tuning.most_chunk_rows = 32;
-      const std::string wrong = difference(batch, device.run_attention(on.cuda, ids), law);
-      report.add(fmt::format("attention, keep {}, one launch {}", keep, one_launch), wrong.empty(),
-                 wrong);
-    }
+    tuning.query_tiles = keep > 0;
+    tuning.most_chunk_rows = 32;
+    const std::string wrong = difference(batch, device.run_attention(on.cuda, ids), law);
+    report.add(fmt::format("attention, keep {}", keep), wrong.empty(), wrong);
   }
   tuning = before;
   const std::string dense =
@@ -367,7 +353,7 @@ void check_each_kernel_once(Report& report, const OpCheckOptions& options) {
 }
 
 void check_ops(Report& report, const OpCheckOptions& options) {
-  const Backends on{.one_launch = options.one_launch};
+  const Backends on;
   report.note("on " + on.cuda.description());
   std::mt19937 random(options.seed);
 

@@ -9,12 +9,11 @@ struct OpCheckOptions {
   bool small = false;  // a few tiny cases, for compute-sanitizer
   int random_cases = 60;
   unsigned seed = 1;
-  bool one_launch = true;  // try passes in one launch, too
 };
 void check_ops(Report& report, const OpCheckOptions& options);
 
 /// One small batch through every kernel: for racecheck, which is slow.
-void check_each_kernel_once(Report& report, const OpCheckOptions& options);
+void check_each_kernel_once(Report& report);
 
 /// Long contexts made on the device; sampled rows against the reference.
 void check_long(Report& report, long num_keys, long num_queries, int samples);

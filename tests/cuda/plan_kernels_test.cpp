@@ -122,8 +122,6 @@ class PlanCase {
     p.num_items = make(num_items_, passes);
     p.tickets = make(tickets_, passes);
     p.gathers = make(gathers_, passes);
-    p.gathered = make(gathered_, passes);
-    p.merged = make(merged_, passes);
     p.num_tiles = make(num_tiles_, 1);
     p.tile_ticket = make(tile_ticket_, 1);
     p.tiles = make(tiles_, p.tile_capacity);
@@ -347,7 +345,7 @@ class PlanCase {
   std::map<TileKey, Tile> expected_;  // those that were not listed yet
   AttentionKernelParams params_;
   std::vector<int32_t> block_base_, num_items_, tickets_, gathers_, num_tiles_, tile_ticket_;
-  std::vector<uint32_t> bins_, visits_, tile_entries_, gathered_, merged_;
+  std::vector<uint32_t> bins_, visits_, tile_entries_;
   std::vector<Item> items_;
   std::vector<QueryTile> tiles_;
   std::vector<uint64_t> masks_;

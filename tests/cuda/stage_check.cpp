@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <random>
 #include <set>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "cuda/device_memory.h"
 #include "cuda/host/config.h"
 #include "cuda/host/ops.h"
+#include "cuda/one_request.h"
 
 namespace msa::test {
 namespace {
@@ -29,7 +31,9 @@ struct Batch {
   int64_t group_size;
   std::vector<uint16_t> q, k, v;
   std::vector<int32_t> ids;  // [kGroups, kRows, kTopK]
-  DeviceMemory dq, dk, dv, dids, cu_q{8}, cu_k{8}, out, lse;
+  OneRequest request{kRows, kKeys};
+  DeviceMemory out, lse;
+  std::unique_ptr<DeviceMemory> device_q, device_k, device_v, device_ids;
   core::AttentionForwardParams op;
 
   explicit Batch(int64_t group)
@@ -38,10 +42,6 @@ struct Batch {
         k(static_cast<size_t>(kKeys * kGroups * kDim)),
         v(k.size()),
         ids(static_cast<size_t>(kGroups * kRows * kTopK)),
-        dq(q.size() * 2),
-        dk(k.size() * 2),
-        dv(v.size() * 2),
-        dids(ids.size() * 4),
         out(q.size() * 2),
         lse(static_cast<size_t>(kRows * kGroups * group * 4)) {
     std::mt19937 random(8);
@@ -59,23 +59,20 @@ struct Batch {
         }
       }
     }
-    dq.upload(q.data(), q.size() * 2);
-    dk.upload(k.data(), k.size() * 2);
-    dv.upload(v.data(), v.size() * 2);
-    dids.upload(ids.data(), ids.size() * 4);
-    const int32_t q_ends[2] = {0, kRows};
-    const int32_t k_ends[2] = {0, kKeys};
-    cu_q.upload(q_ends, 8);
-    cu_k.upload(k_ends, 8);
+    device_q = std::make_unique<DeviceMemory>(q);
+    device_k = std::make_unique<DeviceMemory>(k);
+    device_v = std::make_unique<DeviceMemory>(v);
+    device_ids = std::make_unique<DeviceMemory>(ids);
     const int64_t heads = kGroups * group;
-    op.q = dq.data();
+    op.q = device_q->data();
     op.q_dtype = DType::kBFloat16;
     op.q_token_stride = op.out_token_stride = heads * kDim;
     op.q_head_stride = op.out_head_stride = kDim;
-    op.k = {dk.data(), DType::kBFloat16, 0, kGroups * kDim, kDim, kKeys};
-    op.v = {dv.data(), DType::kBFloat16, 0, kGroups * kDim, kDim, kKeys};
-    op.sequences.cu_seqlens_q = static_cast<const int32_t*>(cu_q.data());
-    op.sequences.cu_seqlens_k = static_cast<const int32_t*>(cu_k.data());
+    op.k = {device_k->data(), DType::kBFloat16, 0, kGroups * kDim, kDim, kKeys};
+    op.v = {device_v->data(), DType::kBFloat16, 0, kGroups * kDim, kDim, kKeys};
+    const Sequences sequences = request.sequences();
+    op.sequences.cu_seqlens_q = static_cast<const int32_t*>(sequences.cu_seqlens_q.data);
+    op.sequences.cu_seqlens_k = static_cast<const int32_t*>(sequences.cu_seqlens_k.data);
     op.sequences.batch = 1;
     op.sequences.num_query_tokens = kRows;
     op.num_q_heads = heads;
@@ -83,7 +80,7 @@ struct Batch {
     op.head_dim = kDim;
     op.block_size = kBlock;
     op.scale = 0.088f;
-    op.block_ids = {static_cast<const int32_t*>(dids.data()), kRows * kTopK, kTopK, kTopK};
+    op.block_ids = {static_cast<const int32_t*>(device_ids->data()), kRows * kTopK, kTopK, kTopK};
     op.out = out.data();
     op.lse = static_cast<float*>(lse.data());
     op.lse_token_stride = heads;

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cuda/device_memory.h"
-#include "cuda/host/config.h"
+#include "cuda/one_request.h"
 #include "cuda/random_fill.h"
 #include "msa/msa.h"
 
@@ -27,8 +27,7 @@ class Call {
         v_(bytes(kKeys * kGroups * kDim)),
         q_idx_(bytes(kRows * kGroups * kDim)),
         k_idx_(bytes(kKeys * kDim)),
-        cu_q_(8),
-        cu_k_(8),
+        request_(kRows, kKeys),
         ids_(kGroups * kRows * kTopK * 4),
         out_(bytes(kRows * kHeads * kDim)),
         lse_(kRows * kHeads * 4) {
@@ -37,10 +36,8 @@ class Call {
     fill(v_, seed + 2);
     fill(q_idx_, seed + 3);
     fill(k_idx_, seed + 4);
-    set_lengths(kRows, kKeys);
     const auto type = DType::kBFloat16;
-    index_.sequences.cu_seqlens_q = Tensor(cu_q_.data(), DType::kInt32, {2});
-    index_.sequences.cu_seqlens_k = Tensor(cu_k_.data(), DType::kInt32, {2});
+    index_.sequences = request_.sequences();
     index_.q_idx = Tensor(q_idx_.data(), type, {kRows, kGroups, kDim});
     index_.k_idx = Tensor(k_idx_.data(), type, {kKeys, kDim});
     index_.block_ids = MutableTensor(ids_.data(), DType::kInt32, {kGroups, kRows, kTopK});
@@ -53,12 +50,7 @@ class Call {
     attend_.lse = MutableTensor(lse_.data(), DType::kFloat32, {kRows, kHeads});
   }
 
-  void set_lengths(int32_t rows, int32_t keys) {
-    const int32_t q_ends[2] = {0, rows};
-    const int32_t k_ends[2] = {0, keys};
-    cu_q_.upload(q_ends, sizeof q_ends);
-    cu_k_.upload(k_ends, sizeof k_ends);
-  }
+  void set_lengths(int64_t rows, int64_t keys) { request_.set_lengths(rows, keys); }
   size_t workspace_bytes(const Context& context) const {
     return std::max(index_forward_workspace_size(context, index_),
                     attention_forward_workspace_size(context, attend_));
@@ -84,7 +76,9 @@ class Call {
     fill_normal(memory.data(), DType::kBFloat16, static_cast<int64_t>(memory.bytes() / 2), seed);
   }
 
-  DeviceMemory q_, k_, v_, q_idx_, k_idx_, cu_q_, cu_k_, ids_, out_, lse_;
+  DeviceMemory q_, k_, v_, q_idx_, k_idx_;
+  OneRequest request_;
+  DeviceMemory ids_, out_, lse_;
   IndexForwardArgs index_;
   AttentionForwardArgs attend_;
 };
@@ -93,12 +87,7 @@ void check(cudaError_t error) { cuda::check_cuda("streams", error); }
 
 }  // namespace
 
-void check_streams(Report& report, bool one_launch) {
-  cuda::AttentionTuning& tuning = cuda::attention_tuning();
-  const cuda::AttentionTuning before = tuning;
-  tuning.one_launch = one_launch;
-  if (one_launch) tuning.most_chunk_rows = 64;
-  const std::string name = one_launch ? "passes in one launch: " : "";
+void check_streams(Report& report) {
   const Context context({.backend = Backend::kCuda});
   Call call(1);
   const DeviceMemory workspace(call.workspace_bytes(context));
@@ -124,12 +113,12 @@ void check_streams(Report& report, bool one_launch) {
   call.set_lengths(kRows, kKeys);
   check(cudaGraphLaunch(executable, first));
   check(cudaStreamSynchronize(first));
-  report.add(name + "a replayed graph gives the same bits", call.results() == whole, "");
+  report.add("a replayed graph gives the same bits", call.results() == whole, "");
   call.set_lengths(211, 3333);
   check(cudaGraphLaunch(executable, first));
   check(cudaStreamSynchronize(first));
-  report.add(name + "a graph replayed with other lengths", call.results() == shorter, "");
-  report.add(name + "other lengths give other results", shorter != whole, "");
+  report.add("a graph replayed with other lengths", call.results() == shorter, "");
+  report.add("other lengths give other results", shorter != whole, "");
   check(cudaGraphExecDestroy(executable));
   check(cudaGraphDestroy(graph));
 
@@ -144,11 +133,10 @@ void check_streams(Report& report, bool one_launch) {
     other.run(context, other_workspace, second);
   }
   check(cudaDeviceSynchronize());
-  report.add(name + "two streams at once",
-             call.results() == shorter && other.results() == other_alone, "");
+  report.add("two streams at once", call.results() == shorter && other.results() == other_alone,
+             "");
   check(cudaStreamDestroy(first));
   check(cudaStreamDestroy(second));
-  tuning = before;
 }
 
 }  // namespace msa::test

@@ -5,7 +5,6 @@
 
 namespace msa::test {
 
-/// `one_launch`: all passes of attention by one kernel whose thread blocks wait for each other.
-void check_streams(Report& report, bool one_launch);
+void check_streams(Report& report);
 
 }  // namespace msa::test

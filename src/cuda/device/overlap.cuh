@@ -34,22 +34,4 @@ cudaError_t launch_overlapped(void (*kernel)(Parameters...), dim3 grid, unsigned
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 
-/// All thread blocks at once, or none: they may wait for each other.
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch_together(void (*kernel)(Parameters...), dim3 grid, unsigned threads,
-                            size_t shared_bytes, cudaStream_t stream,
-                            const Arguments&... arguments) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
-}
-
 }  // namespace msa::cuda

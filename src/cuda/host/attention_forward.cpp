@@ -48,8 +48,6 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
   params->masks = carver.take<uint64_t>(
       (int64_t{config.chunks_per_plan} * config.chunk_rows + reach) * op.num_kv_heads);
   params->gathers = carver.take<int32_t>(passes);
-  params->gathered = carver.take<uint32_t>(passes);
-  params->merged = carver.take<uint32_t>(passes);
   params->num_tiles = carver.take<int32_t>(1);
   params->tile_ticket = carver.take<int32_t>(1);
   params->tiles = carver.take<QueryTile>(config.tile_capacity);
@@ -89,8 +87,6 @@ void attention_forward(const core::AttentionForwardParams& op, const core::RunCo
   const int num_blocks = multiprocessors();
   params.queries_stay = attention_tuning().queries_stay;
   params.merge_blocks = num_blocks * attention_tuning().merge_share / 100;
-  params.one_launch = attention_tuning().one_launch && num_blocks > 1;
-  if (params.one_launch) params.merge_blocks = std::clamp(params.merge_blocks, 1, num_blocks - 1);
   const int64_t plan_rows = int64_t{config.chunks_per_plan} * config.chunk_rows;
   for (params.plan_begin = 0; params.plan_begin < rows; params.plan_begin += plan_rows) {
     params.plan_end = std::min(rows, params.plan_begin + plan_rows);

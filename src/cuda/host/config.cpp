@@ -112,10 +112,6 @@ AttentionConfig pick_attention_config(const core::AttentionForwardParams& params
 
   config.visits_per_pass = int64_t{config.chunk_rows} * groups * top_k;
   config.partial_buffers = rows > config.chunk_rows || groups < params.num_kv_heads ? 2 : 1;
-  if (attention_tuning().one_launch && config.partial_buffers == 2 &&
-      int64_t{config.chunk_rows} * groups * row_bytes * 2 <= kPartialBytes) {
-    config.partial_buffers = 4;
-  }
   // An item keeps a multiprocessor for 17 us at 64 visits of 16 heads: too long for the end of a
   // small pass. A tile is never cut.
   config.item_visits =

@@ -27,7 +27,6 @@ struct AttentionTuning {
   bool query_tiles = true;   // neighbours that share blocks are computed together
   bool queries_stay = true;  // the copy engine asks L2 to keep gathered queries
   bool own_lists = true;     // plans of one small pass give each bin a list of its own
-  bool one_launch = false;   // all passes by one kernel whose thread blocks wait for each other
   int64_t most_chunk_rows = 8192;
   int merge_share = 24;  // per cent of the thread blocks that begin with a merge
 };
@@ -39,7 +38,7 @@ struct AttentionConfig {
   int chunks_per_plan = 0;
   int item_visits = 0;      // most visits of an item: a power of two
   int list_shift = 0;       // > 0: a plan of one pass with a list of 2^list_shift for each bin
-  int partial_buffers = 0;  // 2 or 4 when passes are merged while others are gathered
+  int partial_buffers = 0;  // 2 when a pass is merged while the next is gathered
   int64_t bins_per_pass = 0;
   int64_t visits_per_pass = 0;
   int64_t list_places = 0;  // of a pass: visits_per_pass, or those of all bins' own lists

@@ -15,7 +15,6 @@
 // output to memory and as many back, and 4 * B * D / visits-in-item bytes of K and V.
 #pragma once
 
-#include "cuda/device/counter.cuh"
 #include "cuda/device/mbarrier.cuh"
 #include "cuda/device/overlap.cuh"
 #include "cuda/device/tma.cuh"
@@ -38,24 +37,17 @@ struct GatherLayout {
   static constexpr int kBarriers = kTiles > kRings ? kTiles : kRings;
   static constexpr int kItems = kBarriers + (3 * kItemStages + 2 * kQueryStages) * 8;
   static constexpr int kLastBad = kItems + kItemStages * static_cast<int>(sizeof(Item));
-  static constexpr int kPasses = kLastBad + kItemStages * 4;
-  static constexpr int kBytes = kPasses + kItemStages * 4;
+  static constexpr int kBytes = kLastBad + kItemStages * 4;
   static constexpr int kDynamicBytes = kBytes + kSwizzleAtomBytes;
   static_assert(kItems % 16 == 0 && kDynamicBytes <= 232448);
 };
-
-/// Whether the partial rows of a pass are no longer needed. All lanes of a warp ask.
-__device__ __forceinline__ bool pass_is_merged(const AttentionKernelParams& p, int pass) {
-  return __all_sync(~0u, load_acquire(&p.merged[pass]) >= static_cast<uint32_t>(p.merge_blocks));
-}
 
 template <typename Traits>
 __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
     sm90_attention_gather(const __grid_constant__ CUtensorMap q_map,
                           const __grid_constant__ CUtensorMap k_map,
                           const __grid_constant__ CUtensorMap v_map,
-                          const __grid_constant__ AttentionKernelParams p, int first_pass,
-                          int end_pass) {
+                          const __grid_constant__ AttentionKernelParams p, int pass) {
   using Layout = GatherLayout<Traits>;
 
   // 1. Shared memory and barriers.
@@ -71,7 +63,6 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
   uint64_t* query_empty = query_full + Layout::kQueryStages;
   auto* stage_items = reinterpret_cast<Item*>(shared + Layout::kItems);
   auto* last_bad = reinterpret_cast<int*>(shared + Layout::kLastBad);
-  auto* stage_passes = reinterpret_cast<int*>(shared + Layout::kPasses);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
@@ -92,28 +83,13 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
   __syncthreads();
   wait_for_previous_kernel();
 
-  // 2. Merge: of the pass before; or, when a launch has many passes, of each but the last, as soon
-  //    as the thread blocks that gather are done with it.
-  const bool many = end_pass - first_pass > 1;
-  if (static_cast<int>(blockIdx.x) < p.merge_blocks) {
-    constexpr int kWarps = Layout::kThreads / 32;
-    const auto gathering = (gridDim.x - static_cast<unsigned>(p.merge_blocks)) *
-                           static_cast<unsigned>(Layout::kMathThreads / 32);
-    for (int merged = many ? first_pass : first_pass - 1; merged < end_pass - 1; ++merged) {
-      if (merged < 0) continue;
-      if (p.gathers[merged] != 0) {
-        if (many) {
-          if (threadIdx.x == 0) wait_for_count(&p.gathered[merged], gathering);
-          __syncthreads();
-          fence_async_proxy_global();
-        }
-        merge_lists<Traits>(p, merged, shared + warp * MergeRing<Traits>::kBytes,
-                            static_cast<int>(blockIdx.x) * kWarps + warp, p.merge_blocks * kWarps);
-      }
-      __syncthreads();
-      if (many && threadIdx.x == 0) add_release(&p.merged[merged]);
+  // 2. Merge of the pass before.
+  if (pass > 0 && static_cast<int>(blockIdx.x) < p.merge_blocks) {
+    if (p.gathers[pass - 1] != 0) {
+      constexpr int kWarps = Layout::kThreads / 32;
+      merge_lists<Traits>(p, pass - 1, shared + warp * MergeRing<Traits>::kBytes,
+                          static_cast<int>(blockIdx.x) * kWarps + warp, p.merge_blocks * kWarps);
     }
-    if (many) first_pass = end_pass - 1;
     fence_async_proxy();
     __syncthreads();
   }
@@ -129,31 +105,19 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
     const Item none = {0, 0, 0, 0};  // no visits
     RingPosition item_at;
     RingPosition query_at;
-    int pass = first_pass;
-    int num_items = p.num_items[pass];
+    const int num_items = p.num_items[pass];
+    const int first_group = pass % p.num_ranges * p.groups_per_pass;
+    const int first_token = static_cast<int>(p.plan_begin) + pass / p.num_ranges * p.chunk_rows;
+    const Item* items = p.items + pass * p.items_per_pass;
     const auto take_ticket = [&] { return lane == 0 ? atomicAdd(&p.tickets[pass], 1) : 0; };
     int ticket = __shfl_sync(~0u, take_ticket(), 0);
-    const auto go_to_pass_with_items = [&] {
-      while (ticket >= num_items) {
-        if (++pass == end_pass) return;
-        num_items = p.num_items[pass];
-        ticket = __shfl_sync(~0u, take_ticket(), 0);
-      }
-    };
-    go_to_pass_with_items();
-    // The last pass that has a place for its rows.
-    int writable_pass = (many ? 0 : first_pass) + p.partial_buffers - 1;
-    int next_ticket = pass < end_pass ? take_ticket() : 0;
-    Item item = pass < end_pass ? p.items[pass * p.items_per_pass + ticket] : none;
+    int next_ticket = take_ticket();
+    Item item = ticket < num_items ? items[ticket] : none;
     while (true) {
       int count = item_visits(item.packed);
-      const int group = pass % p.num_ranges * p.groups_per_pass + item_group(item.packed);
+      const int group = first_group + item_group(item.packed);
       const uint32_t* list = p.visits + pass * p.visits_per_pass + item.first_visit;
-      // A pass writes where an earlier one was merged from. When that is not done yet, an item
-      // without visits first tells the math warps that the passes before are over.
-      const bool waits =
-          pass < end_pass && pass > writable_pass && !pass_is_merged(p, pass - p.partial_buffers);
-      if (waits) count = 0;
+      const bool last = ticket >= num_items;  // an item without visits says so
       mbarrier_wait(&item_empty[item_at.stage], item_at.parity ^ 1);
       __syncwarp();
       if (lane == 0) {
@@ -185,24 +149,16 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
       held[0] = lane < count ? __ldg(list + lane) : 0;
       held[1] = lane + 32 < count ? __ldg(list + lane + 32) : 0;
       if (lane == 0) {
-        stage_items[item_at.stage] = waits ? none : item;
-        stage_passes[item_at.stage] = pass;
+        stage_items[item_at.stage] = item;
         last_bad[item_at.stage] = -1;
         mbarrier_arrive(&item_full[item_at.stage]);
       }
       __syncwarp();
-      if (pass == end_pass) return;
+      if (last) return;
       item_at.advance(Layout::kItemStages);
-      if (waits) {
-        while (!pass_is_merged(p, pass - p.partial_buffers)) __nanosleep(200);
-      }
-      if (pass > writable_pass) writable_pass = pass;
-      if (waits) continue;
-      const int first_token = static_cast<int>(p.plan_begin) + pass / p.num_ranges * p.chunk_rows;
       ticket = __shfl_sync(~0u, next_ticket, 0);
-      go_to_pass_with_items();
-      if (pass < end_pass) next_ticket = take_ticket();
-      item = pass < end_pass ? p.items[pass * p.items_per_pass + ticket] : none;
+      if (ticket < num_items) next_ticket = take_ticket();
+      item = ticket < num_items ? items[ticket] : none;
 
       for (int begin = 0; begin < count; begin += tile_visits) {
         const int end = begin + tile_visits < count ? begin + tile_visits : count;
@@ -242,32 +198,14 @@ __global__ void __launch_bounds__(GatherLayout<Traits>::kThreads, 1)
     auto* outputs =
         reinterpret_cast<uint16_t*>(shared + Layout::kOutputs + mine * Traits::kQueryBytes);
     RingPosition item_at;
+    const uint32_t* visits = p.visits + pass * p.visits_per_pass;
     uint32_t first_tile = 0;  // number of the item's first tile
-    int pass = first_pass;
     while (true) {
       mbarrier_wait(&item_full[item_at.stage], item_at.parity);
       const Item item = stage_items[item_at.stage];
       const int count = item_visits(item.packed);
-      const int item_pass = stage_passes[item_at.stage];
-      if (many && item_pass != pass) {  // partial rows of the passes before are complete
-        bulk_store_wait();
-        fence_async_proxy_global();
-        __syncwarp();
-        if (lane == 0) {
-          for (; pass < item_pass && pass < end_pass - 1; ++pass) add_release(&p.gathered[pass]);
-        }
-        __syncwarp();
-      }
-      pass = item_pass;
-      if (pass == end_pass) break;
+      if (count == 0) break;
       mbarrier_wait(&block_full[item_at.stage], item_at.parity);
-      if (count == 0) {
-        __syncwarp();
-        if (lane == 0) mbarrier_arrive(&item_empty[item_at.stage]);
-        item_at.advance(Layout::kItemStages);
-        continue;
-      }
-      const uint32_t* visits = p.visits + pass * p.visits_per_pass;
       const int group = item_group(item.packed);
       const bool local = item_is_local(item.packed);
       const auto num_tiles = static_cast<uint32_t>((count + tile_visits - 1) / tile_visits);

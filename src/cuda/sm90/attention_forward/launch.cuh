@@ -22,17 +22,10 @@ cudaError_t launch_passes(const AttentionKernelParams& params, const AttentionMa
     return launch_overlapped(sm90_attention_merge<Traits>, static_cast<unsigned>(4 * num_blocks),
                              kMergeThreads, kMergeBytes, stream, params, pass);
   };
-  if (params.one_launch && num_passes > 1) {
-    error = launch_together(sm90_attention_gather<Traits>, static_cast<unsigned>(num_blocks),
-                            Gather::kThreads, Gather::kDynamicBytes, stream, maps.q, maps.k, maps.v,
-                            params, 0, num_passes);
-    if (error != cudaSuccess) return error;
-    return merge(num_passes - 1);
-  }
   for (int pass = 0; pass < num_passes; ++pass) {
     error = launch_overlapped(sm90_attention_gather<Traits>, static_cast<unsigned>(num_blocks),
                               Gather::kThreads, Gather::kDynamicBytes, stream, maps.q, maps.k,
-                              maps.v, params, pass, pass + 1);
+                              maps.v, params, pass);
     if (error != cudaSuccess) return error;
     if (params.merge_blocks > 0 && pass + 1 < num_passes) continue;
     error = merge(pass);

@@ -81,8 +81,7 @@ struct AttentionKernelParams {
   int item_visits = 0;        // most visits of an item: kItemVisits or fewer
   int list_shift = 0;         // > 0: each bin has a list of 2^list_shift places of its own
   int merge_blocks = 0;       // thread blocks that merge a pass while the others gather the next
-  int partial_buffers = 0;    // a power of two: passes whose partial rows are kept at once
-  bool one_launch = false;    // all passes of a plan by one kernel
+  int partial_buffers = 0;    // passes whose partial rows are kept at once: 1 or 2
   bool queries_stay = false;  // gathered queries are to stay in L2
   bool wide_out = false;      // rows of out can be written 16 bytes at a time
   int64_t plan_begin = 0;     // rows [plan_begin, plan_end) of the current plan
@@ -102,14 +101,12 @@ struct AttentionKernelParams {
   // see below
   uint64_t* masks = nullptr;
   int32_t* gathers = nullptr;        // [passes]: whether any row is gathered, not tiled
-  uint32_t* gathered = nullptr;      // [passes]: math warps that are done with a pass
-  uint32_t* merged = nullptr;        // [passes]: thread blocks that have merged it
   int32_t* num_tiles = nullptr;      // [1]
   int32_t* tile_ticket = nullptr;    // [1]
   QueryTile* tiles = nullptr;        // [tile_capacity]
   uint32_t* tile_entries = nullptr;  // [tile_capacity, kTileEntries], ascending ids
   int64_t tile_capacity = 0;         // 0: no query tiles
-  // Of two or more passes: some are written while another is merged.
+  // Of two passes, when there are more than one: one is written while the other is merged.
   void* partial = nullptr;        // [buffers, rows, groups, G / P, K, P, D], element type; P below
   float* partial_lse2 = nullptr;  // the same without D
 

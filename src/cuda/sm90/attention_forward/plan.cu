@@ -76,7 +76,6 @@ __global__ void __launch_bounds__(kResetThreads)
   if (blockIdx.x > 0) return;
   for (int64_t pass = threadIdx.x; pass < pass_count(p); pass += kResetThreads) {
     p.gathers[pass] = 0;
-    p.gathered[pass] = p.merged[pass] = 0;
     p.num_items[pass] = p.tickets[pass] = 0;
   }
   if (p.tile_capacity == 0) return;
