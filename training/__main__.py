@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .presets import PRESETS
+from .routes import ROUTES, check_route
 
 HERE = Path(__file__).resolve().parent
 
@@ -27,6 +28,7 @@ def train_parser():
     parser.add_argument(
         "--corpus", type=Path, default=HERE / "data" / "corpus.npz", help="made on first use"
     )
+    parser.add_argument("--route", choices=ROUTES, help="dense all the way, or warm-up then sparse")
     parser.add_argument("--init", type=Path, help="start from the weights of this model folder")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--export", type=Path, help="write the model folder here when done")
@@ -46,6 +48,7 @@ def ensure_corpus(path):
 
 def train(arguments):
     options = train_parser().parse_args(arguments)
+    check_route(options.route, options.init)
     ensure_corpus(options.corpus)
     import torch
 
@@ -64,18 +67,10 @@ def train(arguments):
         seconds=options.seconds,
         device=options.device,
         workers=options.workers,
+        route=options.route,
     )
-    with open(out / "command.json", "w", encoding="utf-8") as handle:
-        json.dump(
-            {
-                "command": "python -m training " + " ".join(arguments),
-                "seed": options.seed,
-                "torch": torch.__version__,
-                "corpus": run.loader.corpus.manifest,
-            },
-            handle,
-            indent=2,
-        )
+    if run.ranks.leads:
+        write_command(out, arguments, options.seed, run)
     if options.init:
         from .export import load_folder
 
@@ -83,15 +78,31 @@ def train(arguments):
     if options.resume:
         run.resume()
     run.train()
-    if options.export:
+    if options.export and run.ranks.leads:
         from .export import export_folder
 
         export_folder(run.model, options.export)
-    if options.preset == "ci":
+    if options.preset == "ci" and options.route is None and run.ranks.leads:
         from .check import check_ci
 
         return check_ci(run)
     return 0
+
+
+def write_command(out, arguments, seed, run):
+    import torch
+
+    with open(out / "command.json", "w", encoding="utf-8") as handle:
+        json.dump(
+            {
+                "command": "python -m training " + " ".join(arguments),
+                "seed": seed,
+                "torch": torch.__version__,
+                "corpus": run.loader.corpus.manifest,
+            },
+            handle,
+            indent=2,
+        )
 
 
 def main():
@@ -101,7 +112,13 @@ def main():
         from . import commands
 
         return getattr(commands, arguments[0])(arguments[1:])
-    return train(arguments)
+    try:
+        return train(arguments)
+    except ValueError as error:
+        if not str(error).startswith("[training]"):
+            raise
+        print(error, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Batches made ahead of time by worker processes, delivered in order.
 
-A batch depends on (seed, stage, step) alone, so a resumed run sees what an uninterrupted one would have seen.
+A batch depends on (seed, stage, step, rank) alone, so a resumed run sees what an uninterrupted one would have seen.
 """
 
 import multiprocessing
@@ -54,12 +54,10 @@ def loss_rows(ids, classes, rows, seed, comma, space):
     return index, weights, len(answers)
 
 
-def make_batch(maker, seed, number, stage, step):
-    ids, positions, classes, kl = maker.batch(
-        seed, number, step, stage.rows, stage.length, stage.kl_rows, stage.flavours, stage.cloze
-    )
+def make_batch(maker, seed, number, stage, step, rank=0):
+    ids, positions, classes, kl = maker.batch(seed, number, step, stage, rank * stage.rows)
     index, weights, answers = loss_rows(
-        ids, classes, stage.loss_rows, [seed, number, step], maker.comma, maker.space
+        ids, classes, stage.loss_rows, [seed, number, step, rank], maker.comma, maker.space
     )
     targets = np.roll(ids, -1, 1).reshape(-1)[index]
     return {
@@ -85,19 +83,19 @@ def training_maker(corpus):
     return SequenceMaker(corpus.train, tokenizer, tasks, words)
 
 
-def work(maker, seed, stages, requests, results):
+def work(maker, seed, stages, rank, requests, results):
     os.nice(1)
     while (request := requests.get()) is not None:
         number, step = request
-        results.put((number, step, make_batch(maker, seed, number, stages[number], step)))
+        results.put((number, step, make_batch(maker, seed, number, stages[number], step, rank)))
 
 
 class Loader:
     """get(stage number, step): the batch of that step; steps are asked for in order, stages change at will."""
 
-    def __init__(self, corpus_path, seed, stages, workers):
+    def __init__(self, corpus_path, seed, stages, workers, rank=0):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self.seed, self.stages = seed, stages
+        self.seed, self.stages, self.rank = seed, stages, rank
         self.corpus = Corpus(corpus_path)
         self.processes, self.ready, self.asked = [], {}, set()
         self.maker = training_maker(self.corpus)
@@ -109,7 +107,7 @@ class Loader:
         for _ in range(workers):
             process = context.Process(
                 target=work,
-                args=(self.maker, seed, stages, self.requests, self.results),
+                args=(self.maker, seed, stages, rank, self.requests, self.results),
                 daemon=True,
             )
             process.start()
@@ -128,7 +126,7 @@ class Loader:
 
     def get(self, number, step):
         if not self.processes:
-            return make_batch(self.maker, self.seed, number, self.stages[number], step)
+            return make_batch(self.maker, self.seed, number, self.stages[number], step, self.rank)
         self.prepare(number, step)
         while (number, step) not in self.ready:
             got_number, got_step, batch = self.results.get(timeout=300)

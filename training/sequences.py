@@ -258,18 +258,20 @@ class SequenceMaker:
             jumps[rng.randrange(length)] += jump
         return (positions + jumps.cumsum()).astype(np.int32)
 
-    def batch(
-        self, seed, stage, step, rows, length, kl_rows, flavours=DEFAULT_FLAVOURS, cloze=0.05
-    ):
-        """Arrays of one step: ids, positions, classes [rows, length], kl [rows, kl_rows] (kl_rows_of)."""
-        self.items.cloze = cloze
+    def batch(self, seed, number, step, stage, first=0):
+        """Arrays of one step: ids, positions, classes [rows, length], kl [rows, kl_rows] (kl_rows_of).
+
+        `number` is the stage's place in the run, `first` the first of its rows that are drawn.
+        """
+        self.items.cloze = stage.cloze
+        rows, length, kl_rows = stage.rows, stage.length, stage.kl_rows
         ids = np.zeros((rows, length), np.int32)
         positions = np.zeros((rows, length), np.int32)
         classes = np.zeros((rows, length), np.int8)
         kl = np.zeros((rows, kl_rows), np.int32)
         for row in range(rows):
-            rng = random.Random(f"{seed}/{stage}/{step}/{row}")
-            ids[row], classes[row] = self.sequence(rng, length, flavours)
+            rng = random.Random(f"{seed}/{number}/{step}/{first + row}")
+            ids[row], classes[row] = self.sequence(rng, length, stage.flavours)
             positions[row] = self.positions(rng, length)
             kl[row] = kl_rows_of(rng, classes[row], kl_rows)
         return ids, positions, classes, kl

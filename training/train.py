@@ -18,6 +18,8 @@ from .items import load_tasks, phrasing_tokens
 from .loader import Loader
 from .model import MsaModel, Operators
 from .optimizer import make_optimizers
+from .parallel import Ranks
+from .routes import step_of
 from .structure import structured_start
 from .tokenizer import ASSISTANT, load_tokenizer
 
@@ -44,16 +46,17 @@ class Run:
         compiled=None,
         autocast=None,
         log_every=20,
+        route=None,
     ):
-        self.preset, self.seed = preset, seed
+        self.preset, self.seed, self.route = preset, seed, route
         self.steps = steps or (0 if seconds else preset.steps)
         self.seconds = seconds or preset.seconds
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.loader = Loader(
-            corpus, seed, preset.stages, preset.workers if workers is None else workers
-        )
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.ranks = Ranks(self.device)
+        workers = preset.workers if workers is None else workers
+        self.loader = Loader(corpus, seed, preset.stages, workers, self.ranks.rank)
         cuda = self.device == "cuda"
         if cuda:
             torch.set_float32_matmul_precision("high")
@@ -96,10 +99,14 @@ class Run:
             for name, value in batch.items()
             if isinstance(value, np.ndarray)
         }
-        sparse = random.Random(f"{self.seed}/{self.step}").random() < stage.sparse_share
+        mixed = random.Random(f"{self.seed}/{self.step}").random() < stage.sparse_share
+        sparse, with_kl = step_of(self.route, self.progress(), mixed)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
             hidden, kl, _ = self.model(
-                tensors["ids"], tensors["positions"], sparse, tensors["kl"].long()
+                tensors["ids"],
+                tensors["positions"],
+                sparse,
+                tensors["kl"].long() if with_kl else None,
             )
             rows = hidden.reshape(-1, hidden.shape[-1])[tensors["index"]]
             loss, losses, right = self.model.operators.answer_loss(
@@ -109,7 +116,8 @@ class Run:
                 tensors["targets"],
                 tensors["weights"],
             )
-        (loss + kl).backward()
+        (loss + kl if with_kl else loss).backward()
+        self.ranks.average(self.model.parameters())
         scale = self.rate(self.progress())
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -117,10 +125,10 @@ class Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.tokens += stage.rows * stage.length
+        self.tokens += self.ranks.world * stage.rows * stage.length
         return {
             "sparse": sparse,
-            "kl": kl.detach(),
+            "kl": kl.detach() if with_kl else None,
             "losses": losses,
             "right": right,
             "answers": batch["answers"],
@@ -142,17 +150,19 @@ class Run:
             "text_loss": mean_or_none(losses[count:]),
             "answer_accuracy": mean_or_none(right[:count]),
             "first_token_accuracy": mean_or_none(right[:count][first]),
-            "kl": result["kl"].item(),
+            "kl": None if result["kl"] is None else result["kl"].item(),
             "rate": result["scale"],
         }
         self.records.append(entry)
+        if not self.ranks.leads:
+            return entry
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as handle:
             handle.write(json.dumps(entry) + "\n")
         if sys.stderr.isatty():
             left = (1 - self.progress()) * self.elapsed / max(self.progress(), 1e-6)
             print(
                 f"\rstep {self.step}  length {entry['length']}  answers {shown(entry['answer_loss'], '.3f')} "
-                f"({shown(entry['answer_accuracy'], '.0%')})  KL {entry['kl']:.3f}  {left:.0f} s left ",
+                f"({shown(entry['answer_accuracy'], '.0%')})  KL {shown(entry['kl'], '.3f')}  {left:.0f} s left ",
                 end="",
                 file=sys.stderr,
             )
@@ -172,7 +182,7 @@ class Run:
             if self.device == "cpu" or self.step % self.log_every == 0:
                 if self.device == "cuda":
                     torch.cuda.synchronize()
-                self.elapsed = time.monotonic() - started
+                self.elapsed = self.ranks.agree(time.monotonic() - started)
             if self.step % self.log_every == 0 or self.step == 1:
                 self.record(number, result)
             if self.elapsed - self.saved > self.preset.checkpoint_seconds:
@@ -180,26 +190,47 @@ class Run:
         self.elapsed = time.monotonic() - started
         self.save()
         self.loader.close()
+        self.ranks.leave()
 
     def save(self):
         self.saved = self.elapsed
+        if not self.ranks.leads:
+            return
         state = {
             "model": self.model.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "step": self.step,
             "tokens": self.tokens,
             "elapsed": self.elapsed,
-            "seed": self.seed,
-            "config": self.preset.model.transformers_dict(),
+            "run": self.identity(),
         }
         temporary = self.folder / "checkpoint.tmp"
         torch.save(state, temporary)
         os.replace(temporary, self.folder / "checkpoint.pt")
 
+    def identity(self):
+        """What a run must share with the checkpoint that it goes on from."""
+        return {
+            "config": self.preset.model.transformers_dict(),
+            "seed": self.seed,
+            "processes": self.ranks.world,
+            "route": self.route or "",
+        }
+
     def resume(self):
+        """Raises ValueError where the checkpoint is of another model, seed, route or number of processes."""
         state = torch.load(
             self.folder / "checkpoint.pt", map_location=self.device, weights_only=True
         )
+        if "run" not in state:
+            raise ValueError("[training] resume: got a checkpoint that does not name its run")
+        for name, wanted in self.identity().items():
+            got = state["run"].get(name)
+            if got != wanted:
+                if name == "config":
+                    other = [key for key in wanted if got.get(key) != wanted[key]]
+                    got, wanted = ({key: c.get(key) for key in other} for c in (got, wanted))
+                raise ValueError(f"[training] resume, {name}: got {got}, allowed {wanted}")
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)

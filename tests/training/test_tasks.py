@@ -14,7 +14,8 @@ from training.corpus import Corpus, is_held_out
 from training.evaluate import TASKS, document
 from training.items import ItemMaker, load_tasks
 from training.lexicon import corpus_words, reserved_words
-from training.loader import training_maker
+from training.loader import make_batch, training_maker
+from training.presets import Stage
 from training.prose import (
     corpus_sentences,
     forbidden_words,
@@ -250,11 +251,22 @@ def test_forms_say_what_kind_they_are():
 
 
 def test_batches_depend_on_seed_stage_and_step_only(maker):
-    a = maker.batch(1, 0, 7, 2, 256, 8)
-    maker.batch(1, 0, 8, 2, 256, 8)
-    b = maker.batch(1, 0, 7, 2, 256, 8)
+    stage = Stage(256, 2, 1.0, 0.0, 8, 64)
+    a = maker.batch(1, 0, 7, stage)
+    maker.batch(1, 0, 8, stage)
+    b = maker.batch(1, 0, 7, stage)
     assert all(np.array_equal(x, y) for x, y in zip(a, b))
-    assert not np.array_equal(a[0], maker.batch(2, 0, 7, 2, 256, 8)[0])
+    assert not np.array_equal(a[0], maker.batch(2, 0, 7, stage)[0])
+
+
+def test_ranks_draw_the_rows_of_one_larger_batch(maker):
+    half, whole = (Stage(256, rows, 1.0, 0.0, 8, 64) for rows in (2, 4))
+    parts = [maker.batch(1, 0, 7, half, first) for first in (0, 2)]
+    for one, two, both in zip(*parts, maker.batch(1, 0, 7, whole)):
+        assert np.array_equal(np.concatenate((one, two)), both)
+    batches = [make_batch(maker, 1, 0, half, 7, rank) for rank in (0, 1)]
+    assert np.array_equal(batches[1]["ids"], parts[1][0])
+    assert not np.array_equal(batches[0]["index"], batches[1]["index"])
 
 
 def test_positions_rise_and_stay_below_a_million(maker):
