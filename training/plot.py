@@ -112,7 +112,8 @@ def plot_logs(paths, out):
         axis.yaxis.label.set(color=INK, fontsize=9.5)
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(FAINT)
-        axis.legend(fontsize=8.5, frameon=False, labelcolor=INK)
+        if axis.lines:
+            axis.legend(fontsize=8.5, frameon=False, labelcolor=INK)
     losses.set_title(
         "Above: the length of the documents, in tokens. Dashed: the next run goes on from here.",
         loc="left",
