@@ -10,6 +10,7 @@ asks for, so that only the grammar says where the value stands and which words o
 
 from .phrases import PEOPLE, THINGS, WHAT_NOUNS, WHENS, joined
 from .reword import inflected, is_content
+from .words import DAYS, MONTHS
 
 DETERMINERS = ("the", "the", "the", "the", "a", "our", "my", "their", "his", "every", "that")
 KEY_DETERMINERS = ("the", "the", "the", "the", "our", "my", "that", "their", "")
@@ -22,67 +23,21 @@ PREPOSITIONS = (
     "with", "from", "about", "across", "above", "past", "into", "along with", "because of", "next to",
 )  # fmt: skip
 ABOUT = (
-    "for",
-    "about",
-    "of",
-    "with",
-    "in",
-    "on",
-    "concerning",
-    "behind",
-    "from",
-    "at",
-    "above",
-    "near",
-    "to",
-    "against",
-)
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = ("January", "March", "April", "June", "July", "August", "October", "December")
+    "for", "about", "of", "with", "in", "on", "concerning", "behind", "from", "at", "above", "near", "to", "against",
+)  # fmt: skip
 NUMBERS = ("two", "three", "five", "seven", "ten", "twelve", "forty", "a dozen")
 NAMES = (
-    "Anna",
-    "Ben",
-    "Clara",
-    "David",
-    "Emma",
-    "Frank",
-    "Helen",
-    "Ivan",
-    "Jane",
-    "Karl",
-    "Laura",
-    "Martin",
-)
+    "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Helen", "Ivan", "Jane", "Karl", "Laura", "Martin",
+)  # fmt: skip
 CONNECTORS = (
-    " and",
-    ", and",
-    ", so",
-    " until",
-    ", but",
-    " because",
-    " while",
-    ";",
-    " then",
-    ", yet",
-    " before",
-)
+    " and", ", and", ", so", " until", ", but", " because", " while", ";", " then", ", yet", " before",
+)  # fmt: skip
 CONDITIONS = (
-    "When",
-    "If",
-    "After",
-    "Because",
-    "Whenever",
-    "Before",
-    "As soon as",
-    "While",
-    "Once",
-    "Since",
-    "Every time",
-)
+    "When", "If", "After", "Because", "Whenever", "Before", "As soon as", "While", "Once", "Since", "Every time",
+)  # fmt: skip
 ADVERBS = (
-    "straight", "straight back", "back", "right away", "again", "together", "twice", "instead", "exactly", "somewhere",
-    "ahead", "apart", "deep down", "alone", "aloud", "at once", "only", "still", "by nothing else", "far too often",
+    "straight", "all the way back", "back", "right away", "again", "together", "twice", "instead", "exactly", "somewhere",
+    "ahead", "apart", "deep down", "alone", "aloud", "at once", "only", "still", "by hand", "far too often",
 )  # fmt: skip
 PRONOUNS = ("it", "it", "it", "she", "he", "they", "we")
 
@@ -410,27 +365,12 @@ def around(speech, key):
 
 
 SHAPES = (
-    around,
-    around,
-    around,
-    around,
-    with_object,
-    with_object,
-    value_does,
-    value_does,
-    by_means_of,
-    by_means_of,
-    noted,
-)
+    around, around, around, around, with_object, with_object, value_does, value_does, by_means_of, by_means_of, noted,
+)  # fmt: skip
 FORGOTTEN = 0.15
 QUOTED = (
-    '"{value}"',
-    "'{value}'",
-    "({value})",
-    "the word {value}",
-    "the code {value}",
-    "no. {value}",
-)
+    '"{value}"', "'{value}'", "({value})", "the word {value}", "the code {value}", "no. {value}",
+)  # fmt: skip
 
 
 def without_a_word(rng, asked):
