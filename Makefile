@@ -5,6 +5,7 @@
 #   make bench    measure attention on this machine: msa bench
 #   make install  install libraries, headers, tool and model below PREFIX (/usr/local)
 #   make format   format all C++ and Python
+#   make python   build the Python package msa-cpp and install it in .venv
 #   make picture  draw the README's pictures: docs/demo.png, docs/inspect.png
 #
 # Beside them: tree-check and format-check (parts of test), lint (clang-tidy over all C++), and
@@ -16,6 +17,7 @@ ARGS ?=
 BUILD := build/release
 PYTHON := .venv/bin/python
 REQUIREMENTS_TEST := training/requirements.txt
+REQUIREMENTS_PYTHON := training/requirements.txt python/requirements.txt
 REQUIREMENTS_FORMAT := tools/requirements-format.txt
 REQUIREMENTS_LINT := tools/requirements-lint.txt
 REQUIREMENTS_PICTURE := tools/requirements-picture.txt
@@ -27,8 +29,8 @@ TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
 
 NOT_LINTED := examples/% src/cuda/% tests/cuda/% bench/cuda/%  # not in the default build
 
-.PHONY: help demo test bench install picture format format-check tree-check lint setup-build \
-  setup-format
+.PHONY: help demo test bench install python picture format format-check tree-check lint \
+  setup-build setup-format
 help:
 	@sed -n 's/^#   make /  make /p' $(firstword $(MAKEFILE_LIST))
 
@@ -47,7 +49,14 @@ test: tree-check format-check setup-build $(BUILD)/build.ninja
 	cmake --build $(BUILD) --parallel $(JOBS)
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 	@tools/setup.sh python $(REQUIREMENTS_TEST)
+	@$(MAKE) --no-print-directory python
 	$(PYTHON) -m pytest
+
+# The build folder is kept, so that a second build compiles only what has changed.
+python: setup-build
+	@tools/setup.sh python $(REQUIREMENTS_PYTHON)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  -C build-dir=build/python -C cmake.define.MSA_WARNINGS_AS_ERRORS=ON .
 
 bench: setup-build $(BUILD)/build.ninja
 	@cmake --build $(BUILD) --target msa-tool --parallel $(JOBS)

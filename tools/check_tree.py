@@ -23,7 +23,7 @@ MAX_COLUMNS = 100
 MAX_PYTHON_COLUMNS = 120  # ruff keeps code to 100; comments may hold a wider formula
 CODE = {".c", ".cpp", ".h", ".cu", ".cuh", ".py", ".cmake", ".sh"}
 TEXT = CODE | {".md", ".txt", ".toml", ".ini"}
-ROOMS = "bench|cli|cmake|docs|examples|include|models|runner|src|tests|tools|training"
+ROOMS = "bench|cli|cmake|docs|examples|include|models|python|runner|src|tests|tools|training"
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH_IN_CODE = re.compile(rf"`((?:{ROOMS})/[\w./+-]+\.\w+)`")

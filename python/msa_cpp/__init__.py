@@ -1,0 +1,29 @@
+"""MiniMax Sparse Attention (arXiv 2606.13392) as PyTorch operators, forward and backward.
+
+    from msa_cpp import index_select_blocks, msa_attention, kl_loss
+
+Functions are in msa_cpp.functional, whose head says what they share: packed sequences, layouts,
+workspace, backends. docs/python.md is the guide.
+"""
+
+from . import operators
+from ._library import description, lib, unsupported
+from .errors import MsaError, MsaInvalidArgument, MsaOutOfMemory, MsaUnsupported
+from .functional import Selection, dense_attention, index_select_blocks, kl_loss, msa_attention
+
+__version__ = lib.version()
+
+__all__ = [
+    "MsaError",
+    "MsaInvalidArgument",
+    "MsaOutOfMemory",
+    "MsaUnsupported",
+    "Selection",
+    "dense_attention",
+    "description",
+    "index_select_blocks",
+    "kl_loss",
+    "msa_attention",
+    "operators",
+    "unsupported",
+]
