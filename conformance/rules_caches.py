@@ -1,6 +1,8 @@
 """Rules of what surrounds attention in serving: writing into pages, merging partial results, and
 the index branch over a part of the blocks."""
 
+import math
+
 import numpy as np
 
 from conformance import brute
@@ -156,6 +158,56 @@ def merge_candidates_case(name, request, shape, cuts, id_layout="head_major"):
             "expect": expect}  # fmt: skip
 
 
+def select_case(name, scores, top_k, local=None, id_layout="head_major"):
+    """Ids over scores [Hkv, T, blocks]; with `local` [T] the rule of index_forward."""
+    scores = Stored(np.asarray(scores, dtype=np.float64), "float32")
+    lists = []
+    for head in scores.values:
+        lists.append([])
+        for t, row in enumerate(head):
+            # brute.select takes the last block always: it is put behind the candidates.
+            own = [-brute.INFINITY if math.isnan(x) else float(x) for x in row]
+            if local is not None:
+                own = own[: max(local[t], 0)]
+            ids = brute.select([*own, 0.0], top_k + (local is None))
+            ids = [n for n in ids if 0 <= n < len(own)]
+            if local is not None:
+                ids = [*ids, local[t]] if local[t] >= 0 else []
+            lists[-1].append(ids + [-1] * (top_k - len(ids)))
+    ids = np.array(lists, dtype=np.int64).reshape(*scores.values.shape[:2], top_k)
+    if id_layout == "token_major":
+        ids = ids.swapaxes(0, 1)
+    inputs = {"block_scores": scores}
+    if local is not None:
+        inputs["local_blocks"] = Stored(np.array(local), "int32")
+    return {"name": name, "arguments": {"id_layout": id_layout, "top_k": top_k}, "inputs": inputs,
+            "expect": {"block_ids": {"tensor": Stored(ids, "int32"), "how": "equal"}}}  # fmt: skip
+
+
+def add_select_rules(pack):
+    def rule(name, demand, cases):
+        pack.add(f"select.{name}", demand, "select_blocks", cases)
+
+    random = Random(360)
+    scores = random.normal((2, 5, 70))
+    few = random.integers(0, 3, (2, 5, 70)).astype(np.float64)
+    special = np.array([-0.0, 0.0, math.inf, -math.inf, math.nan, 1.0])
+    odd = special[random.integers(0, 5, (1, 6, 40))]
+    rule("exact", "The K highest scores of a row, ids ascending, then -1.",
+         [select_case(f"k{k}", scores, k) for k in (1, 4, 16, 64)]
+         + [select_case("fewer_blocks", scores[:, :, :3], 8),
+            select_case("token_major", scores, 16, None, "token_major")])  # fmt: skip
+    rule("tie_lower_id", "Of equal scores the lower ids; -0 equals +0.",
+         [select_case("few_values", few, 16), select_case("equal", np.ones((1, 3, 50)), 8)])  # fmt: skip
+    rule("nan", "A NaN counts as minus infinity; infinities are ordered as numbers.",
+         [select_case("mixed", odd, 8), select_case("all_nan", np.full((1, 2, 20), math.nan), 4)])  # fmt: skip
+    rule("local_block", "With local blocks, row t takes local[t] and the K-1 best before it; below 0 "
+         "the row is empty.",
+         [select_case("mixed", scores, 8, [-1, 0, 3, 40, 69]),
+          select_case("past_the_scores", scores, 4, [70, 71, 69, 2, -5]),
+          select_case("k1", scores, 1, [3, 2, 1, 0, -1])])  # fmt: skip
+
+
 def add_append_rules(pack):
     def rule(name, demand, cases):
         pack.add(f"cache.{name}", demand, "cache_append", cases)
@@ -220,3 +272,4 @@ def add_rules(pack):
     add_append_rules(pack)
     add_merge_rules(pack)
     add_candidate_rules(pack)
+    add_select_rules(pack)

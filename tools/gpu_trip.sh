@@ -5,8 +5,9 @@
 #
 # BIN is the folder that tools/gpu_pack.sh filled; OUT gets logs and JSON; the whole
 # ends within SECONDS (default 520). Steps, in the order of their need:
-#   primitives stages ops verify sanitizer table dense peers suite ncu long
-# verify needs the tool in BIN, too: tools/gpu_pack.sh FROM BIN cuda_check cuda_bench msa
+#   primitives stages ops select decode verify sanitizer table dense peers suite decode-bench ncu long
+# verify needs the tool in BIN, too, decode-bench its own program:
+#   tools/gpu_pack.sh FROM BIN cuda_check cuda_bench cuda_decode_bench msa
 # A step that fails stops the correctness steps after it, not the measurements. A summary is last.
 set -u
 bin=${1:?BIN}
@@ -17,7 +18,7 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   limit=$1
   shift
 fi
-steps=${*:-primitives stages ops verify sanitizer table dense peers suite ncu long}
+steps=${*:-primitives stages ops select decode verify sanitizer table dense peers suite decode-bench ncu long}
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
 start=$SECONDS
@@ -59,6 +60,15 @@ if wants ops && [[ $sound == yes ]]; then
   run ops 120 "$bin/cuda_check" --part ops --cases 40 --json "$out/ops.json" || sound=no
   grep FAILED "$out/ops.log" | cut -c 1-400 | head -n 20
 fi
+if wants select && [[ $sound == yes ]]; then
+  run select 30 "$bin/cuda_check" --part select --json "$out/select.json" || sound=no
+  grep FAILED "$out/select.log" | cut -c 1-400 | head -n 20
+fi
+if wants decode && [[ $sound == yes ]]; then
+  run decode 60 "$bin/cuda_check" --part decode --cases 40 --json "$out/decode.json" || sound=no
+  run long-decode 30 "$bin/cuda_check" --part long_decode --json "$out/long-decode.json" || sound=no
+  grep -h FAILED "$out/decode.log" "$out/long-decode.log" | cut -c 1-400 | head -n 20
+fi
 if wants verify && [[ -x $bin/msa ]]; then
   run verify 60 env LD_LIBRARY_PATH="$bin" "$bin/msa" verify --backend cuda \
     --pack "$here/conformance/pack"
@@ -87,6 +97,15 @@ if wants suite; then
   run suite 70 "$bin/cuda_bench" --suite "$here/bench/suites/prefill.csv" --repeats 3 \
     --json "$out/suite.json"
 fi
+if wants decode-bench && [[ -x $bin/cuda_decode_bench ]]; then
+  run decode-bench 60 "$bin/cuda_decode_bench" \
+    --select 131072x1024x16,262144x2048x16,524288x4096x16,131072x2048x32 \
+    --decode 1x1x8192,1x1x131072,1x1x1048576,32x1x8192,32x1x131072,32x8x131072 \
+    --dense 1x1x131072,1x1x1048576 \
+    --suite "$here/bench/suites/decode.csv" --repeats 5 --json "$out/decode-bench.json"
+  run decode-peers 60 python3 "$here/bench/cuda/decode_peers.py" --seconds 40 \
+    --json "$out/decode-peers.json"
+fi
 if wants ncu; then
   for kernel in sm90_index_forward sm90_attention_gather sm90_attention_merge \
     sm90_attention_query_tile; do
@@ -99,7 +118,7 @@ if wants long && [[ $sound == yes ]]; then
   grep -E "FAILED|differ" "$out/long.log" | head
 fi
 
-for log in table dense suite peers; do
+for log in table dense suite peers decode-bench decode-peers; do
   [[ -f $out/$log.log ]] && tail -n 60 "$out/$log.log"
 done
 echo "summary after $((SECONDS - start)) s:"

@@ -40,10 +40,20 @@ class Fault:
 
 INDEX, ATTENTION = "reference/index_forward.cpp", "reference/attention_forward.cpp"
 VISIBLE = "reference/visible.h"
+SELECT = "host/select_blocks.cpp"
 CPU_INDEX = "cpu/index_forward.cpp"
 CPU_ATTENTION = ("cpu/attention_forward.cpp", "cpu/dense_attention_forward.cpp")
 
 FAULTS = [
+    Fault("select: ties go to the higher id", "reference", SELECT,
+          "(score_a == score_b && a < b)", "(score_a == score_b && a > b)", "select.tie_lower_id"),
+    Fault("select: NaN is the best score", "reference", SELECT,
+          "? -std::numeric_limits<float>::infinity()", "? std::numeric_limits<float>::infinity()",
+          "select.nan"),
+    Fault("select: blocks past the local one compete", "reference", SELECT,
+          "std::clamp<int64_t>(local, 0, p.max_blocks)", "p.max_blocks", "select.local_block"),
+    Fault("select: one place less", "reference", SELECT,
+          "p.block_ids.top_k - (has_local ? 1 : 0)", "p.block_ids.top_k - 1", "select.exact"),
     Fault("ties go to the higher id", "reference", INDEX,
           "for (int32_t b = 0; b < local; ++b) others.push_back(b);",
           "for (int32_t b = local; b-- > 0;) others.push_back(b);", "index.tie_lower_id"),

@@ -326,6 +326,20 @@ void merge_candidates_case(CaseRun& run) {
   merge_candidates(run.context(), args);
 }
 
+void select_blocks_case(CaseRun& run) {
+  SelectBlocksArgs args;
+  args.block_scores = run.input("block_scores");
+  args.local_blocks = run.input("local_blocks");
+  args.block_id_layout = run.id_layout();
+  const auto& scores = args.block_scores.shape;
+  const bool head_major = args.block_id_layout == BlockIdLayout::kHeadMajor;
+  args.block_ids =
+      run.output("block_ids", DType::kInt32,
+                 {head_major ? scores[0] : scores[1], head_major ? scores[1] : scores[0],
+                  run.integer("top_k", kMostBlocks)});
+  select_blocks(run.context(), args);
+}
+
 MutableTensor gradient(CaseRun& run, const std::string& name, const Tensor& of) {
   return run.output(name, of.dtype, {of.shape.begin(), of.shape.begin() + of.rank});
 }
@@ -418,6 +432,7 @@ const std::vector<KnownOp>& known_ops() {
       {"merge_states", merge_states_case, {"out"}},
       {"index_candidates", index_candidates_case, {"candidate_ids", "candidate_scores"}},
       {"merge_candidates", merge_candidates_case, {"merged_ids", "merged_scores"}},
+      {"select_blocks", select_blocks_case, {"block_ids"}},
       {"attention_backward", attention_backward_case, {"dq", "dk", "dv"}},
       {"dense_attention_backward", dense_attention_backward_case, {"dq", "dk", "dv"}},
       {"kl_forward_backward", kl_forward_backward_case, {"loss", "dq_idx", "dk_idx"}},

@@ -18,10 +18,12 @@
 namespace msa {
 
 struct AttentionForwardArgs {
-  Tensor q;                    ///< [Tq, Hq, D] float32, bfloat16 or float16
-  Tensor k;                    ///< [Tk, Hkv, D], or with pages [num_pages, B, Hkv, D] (any strides)
-  Tensor v;                    ///< as k, with the same type and shape; strides are its own
-  Sequences sequences;         ///< requests, positions, pages
+  Tensor q;             ///< [Tq, Hq, D] float32, bfloat16 or float16
+  Tensor k;             ///< [Tk, Hkv, D], or with pages [num_pages, B, Hkv, D] (any strides)
+  Tensor v;             ///< as k, with the same type and shape; strides are its own
+  Sequences sequences;  ///< requests, positions, pages
+  /// Most query rows of a request, when the caller knows it; 0: not known. See IndexForwardArgs.
+  int64_t max_query_length = 0;
   int64_t block_size = 128;    ///< B, in tokens
   std::optional<float> scale;  ///< finite and > 0; default 1 / sqrt(D)
 
@@ -39,10 +41,12 @@ void attention_forward(const Context& context, const AttentionForwardArgs& args,
                        Workspace workspace);
 
 struct DenseAttentionForwardArgs {
-  Tensor q;                    ///< [Tq, Hq, D] float32, bfloat16 or float16
-  Tensor k;                    ///< [Tk, Hkv, D], or with pages [num_pages, page_size, Hkv, D]
-  Tensor v;                    ///< as k
-  Sequences sequences;         ///< requests, positions, pages
+  Tensor q;             ///< [Tq, Hq, D] float32, bfloat16 or float16
+  Tensor k;             ///< [Tk, Hkv, D], or with pages [num_pages, page_size, Hkv, D]
+  Tensor v;             ///< as k
+  Sequences sequences;  ///< requests, positions, pages
+  /// Most query rows of a request, when the caller knows it; 0: not known. See IndexForwardArgs.
+  int64_t max_query_length = 0;
   std::optional<float> scale;  ///< finite and > 0; default 1 / sqrt(D)
   MutableTensor out;           ///< output [Tq, Hq, D], with q's type
   MutableTensor lse;           ///< optional output, float32 [Tq, Hq]

@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "msa/c_tensor.h"
 #include "msa/version.h"
 
 #if defined(__GNUC__)
@@ -59,46 +60,7 @@ MSA_API const char* msa_status_name(msa_status status);
 MSA_API int32_t msa_version(void);
 MSA_API const char* msa_version_string(void);
 
-/* ------------------------------------------------------------------ views */
-
-typedef int32_t msa_dtype;
-enum { MSA_FLOAT32 = 0, MSA_BFLOAT16 = 1, MSA_FLOAT16 = 2, MSA_INT32 = 3 };
-
-/// A view with 1 to 4 axes of memory that the caller owns. All zeros: absent. Strides count
-/// elements and may be negative; inputs may also have strides of 0. The last axis has stride 1,
-/// data is aligned to its element, and a view covers at most 2^44 elements. An input is never
-/// written through its pointer, so a const pointer may be cast.
-typedef struct msa_tensor {
-  void* data;
-  msa_dtype dtype;
-  int32_t rank;
-  int64_t shape[4];
-  int64_t stride[4];
-} msa_tensor;
-
-/// Dense, row-major views. Extents that multiply past 64 bits are refused by the op.
-static inline int64_t msa_stride_of(int64_t extent, int64_t stride) {
-  return (int64_t)((uint64_t)extent * (uint64_t)stride);  // NOLINT: C's cast; wraps around
-}
-static inline msa_tensor msa_tensor_4d(void* data, msa_dtype dtype, int64_t n0, int64_t n1,
-                                       int64_t n2, int64_t n3) {
-  const int64_t step = msa_stride_of(n2, n3);
-  msa_tensor tensor = {data, dtype, 4, {n0, n1, n2, n3}, {msa_stride_of(n1, step), step, n3, 1}};
-  return tensor;
-}
-static inline msa_tensor msa_tensor_3d(void* data, msa_dtype dtype, int64_t n0, int64_t n1,
-                                       int64_t n2) {
-  msa_tensor tensor = {data, dtype, 3, {n0, n1, n2, 0}, {msa_stride_of(n1, n2), n2, 1, 0}};
-  return tensor;
-}
-static inline msa_tensor msa_tensor_2d(void* data, msa_dtype dtype, int64_t n0, int64_t n1) {
-  msa_tensor tensor = {data, dtype, 2, {n0, n1, 0, 0}, {n1, 1, 0, 0}};
-  return tensor;
-}
-static inline msa_tensor msa_tensor_1d(void* data, msa_dtype dtype, int64_t n0) {
-  msa_tensor tensor = {data, dtype, 1, {n0, 0, 0, 0}, {1, 0, 0, 0}};
-  return tensor;
-}
+/* ------------------------------------------------------------------ sequences, workspace */
 
 /// How packed rows map to requests, positions and keys. Request r owns rows [cu_seqlens_q[r],
 /// cu_seqlens_q[r+1]) of the queries; row t of its q_len stands at position k_len - q_len + t. Rows
@@ -175,7 +137,8 @@ enum {
   MSA_ATTENTION_BACKWARD = 8,
   MSA_DENSE_ATTENTION_BACKWARD = 9,
   MSA_KL_FORWARD_BACKWARD = 10,
-  MSA_RECALL = 11
+  MSA_RECALL = 11,
+  MSA_SELECT_BLOCKS = 12
 };
 /// "index_forward" and so on; "unknown op" for what is none.
 MSA_API const char* msa_op_name(msa_op op);
@@ -216,13 +179,13 @@ typedef struct msa_index_forward_args {
   msa_tensor k_idx;  ///< [Tk, Di], or with pages [num_pages, B, Di]
   msa_sequences sequences;
   int64_t block_size;
-  float scale;              ///< finite and > 0; default 1 / sqrt(Di)
-  int32_t block_id_layout;  ///< MSA_HEAD_MAJOR or MSA_TOKEN_MAJOR
-  msa_tensor block_ids;     ///< output [Hkv, Tq, K] or [Tq, Hkv, K]: ascending, then -1; optional
-  msa_tensor block_scores;  ///< optional output [Hkv, Tq, max_blocks]: m, -inf where nothing is
-  msa_tensor lse_idx;       ///< optional output [Hkv, Tq]: log sum exp(s), natural
-  int32_t lse_scope;        ///< MSA_LSE_SELECTED (needs block_ids) or MSA_LSE_VISIBLE
-  int32_t reserved;         ///< 0
+  float scale;               ///< finite and > 0; default 1 / sqrt(Di)
+  int32_t block_id_layout;   ///< MSA_HEAD_MAJOR or MSA_TOKEN_MAJOR
+  msa_tensor block_ids;      ///< output [Hkv, Tq, K] or [Tq, Hkv, K]: ascending, then -1; optional
+  msa_tensor block_scores;   ///< optional output [Hkv, Tq, max_blocks]: m, -inf where nothing is
+  msa_tensor lse_idx;        ///< optional output [Hkv, Tq]: log sum exp(s), natural
+  int32_t lse_scope;         ///< MSA_LSE_SELECTED (needs block_ids) or MSA_LSE_VISIBLE
+  int32_t max_query_length;  ///< most rows of a request (up to 16: cuda decodes); 0: not known
 } msa_index_forward_args;
 MSA_API msa_status msa_index_forward_workspace_size(const msa_context* context,
                                                     const msa_index_forward_args* args,
@@ -269,6 +232,19 @@ MSA_API msa_status msa_merge_candidates(const msa_context* context,
                                         const msa_merge_candidates_args* args,
                                         const msa_workspace* workspace);
 
+/// The selection alone, over given scores. With local_blocks row t may take the blocks 0 to
+/// local_blocks[t], the last of these always; without, the K best of all. A NaN counts as -inf.
+typedef struct msa_select_blocks_args {
+  uint64_t struct_size;
+  msa_tensor block_scores;  ///< float32 [Hkv, Tq, max_blocks]
+  msa_tensor local_blocks;  ///< optional int32 [Tq]; below 0: an empty row
+  msa_tensor block_ids;     ///< output [Hkv, Tq, K] or [Tq, Hkv, K]: ascending, then -1
+  int32_t block_id_layout;  ///< MSA_HEAD_MAJOR or MSA_TOKEN_MAJOR
+  int32_t reserved;         ///< 0
+} msa_select_blocks_args;
+MSA_API msa_status msa_select_blocks(const msa_context* context, const msa_select_blocks_args* args,
+                                     const msa_workspace* workspace);
+
 /* ------------------------------------------------------------------ main branch */
 
 /// Exact softmax attention over the visible tokens of the listed blocks, S(i,g):
@@ -280,11 +256,13 @@ typedef struct msa_attention_forward_args {
   msa_tensor v;  ///< as k, with the same type; strides are its own
   msa_sequences sequences;
   int64_t block_size;
-  float scale;              ///< finite and > 0; default 1 / sqrt(D)
-  int32_t block_id_layout;  ///< MSA_HEAD_MAJOR or MSA_TOKEN_MAJOR
-  msa_tensor block_ids;     ///< a set a row, any order, ended by the first -1; others are ignored
-  msa_tensor out;           ///< output [Tq, Hq, D], with q's type
-  msa_tensor lse;           ///< optional output [Tq, Hq], natural log
+  float scale;               ///< finite and > 0; default 1 / sqrt(D)
+  int32_t block_id_layout;   ///< MSA_HEAD_MAJOR or MSA_TOKEN_MAJOR
+  msa_tensor block_ids;      ///< a set a row, any order, ended by the first -1; others are ignored
+  msa_tensor out;            ///< output [Tq, Hq, D], with q's type
+  msa_tensor lse;            ///< optional output [Tq, Hq], natural log
+  int32_t max_query_length;  ///< most rows of a request (up to 16: cuda decodes); 0: not known
+  int32_t reserved;          ///< 0
 } msa_attention_forward_args;
 MSA_API msa_status msa_attention_forward_workspace_size(const msa_context* context,
                                                         const msa_attention_forward_args* args,
@@ -300,10 +278,10 @@ typedef struct msa_dense_attention_forward_args {
   msa_tensor k;  ///< [Tk, Hkv, D], or with pages [num_pages, page_size, Hkv, D]
   msa_tensor v;  ///< as k, with the same type
   msa_sequences sequences;
-  float scale;       ///< finite and > 0; default 1 / sqrt(D)
-  int32_t reserved;  ///< 0
-  msa_tensor out;    ///< output [Tq, Hq, D], with q's type
-  msa_tensor lse;    ///< optional output [Tq, Hq]
+  float scale;               ///< finite and > 0; default 1 / sqrt(D)
+  int32_t max_query_length;  ///< most rows of a request (up to 16: cuda decodes); 0: not known
+  msa_tensor out;            ///< output [Tq, Hq, D], with q's type
+  msa_tensor lse;            ///< optional output [Tq, Hq]
 } msa_dense_attention_forward_args;
 MSA_API msa_status msa_dense_attention_forward_workspace_size(
     const msa_context* context, const msa_dense_attention_forward_args* args, size_t* bytes);

@@ -76,6 +76,7 @@ enum class Op : int32_t {
   kDenseAttentionBackward = 9,
   kKlForwardBackward = 10,
   kRecall = 11,
+  kSelectBlocks = 12,
 };
 
 /// "index_forward", ...

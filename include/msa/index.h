@@ -22,9 +22,13 @@ enum class IndexLseScope : int32_t {
 };
 
 struct IndexForwardArgs {
-  Tensor q_idx;                ///< [Tq, Hkv, Di] float32, bfloat16 or float16
-  Tensor k_idx;                ///< [Tk, Di], or with pages [num_pages, B, Di]
-  Sequences sequences;         ///< requests, positions, pages
+  Tensor q_idx;         ///< [Tq, Hkv, Di] float32, bfloat16 or float16
+  Tensor k_idx;         ///< [Tk, Di], or with pages [num_pages, B, Di]
+  Sequences sequences;  ///< requests, positions, pages
+  /// Most query rows of a request, when the caller knows it; 0: not known. It lets the cuda backend
+  /// choose its decode kernels (up to 16) without looking at device arrays. A request with more is
+  /// refused where lengths can be read; on the GPU its rows are left as they were.
+  int64_t max_query_length = 0;
   int64_t block_size = 128;    ///< B, in tokens
   std::optional<float> scale;  ///< finite and > 0; default 1 / sqrt(Di)
 

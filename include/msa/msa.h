@@ -9,6 +9,7 @@
 #include "msa/index_parts.h"
 #include "msa/merge_states.h"
 #include "msa/recall.h"
+#include "msa/select_blocks.h"
 #include "msa/sequences.h"
 #include "msa/tensor.h"
 #include "msa/training.h"

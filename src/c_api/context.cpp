@@ -23,6 +23,7 @@ static_assert(MSA_ATTENTION_BACKWARD == static_cast<int>(Op::kAttentionBackward)
 static_assert(MSA_DENSE_ATTENTION_BACKWARD == static_cast<int>(Op::kDenseAttentionBackward));
 static_assert(MSA_KL_FORWARD_BACKWARD == static_cast<int>(Op::kKlForwardBackward));
 static_assert(MSA_RECALL == static_cast<int>(Op::kRecall));
+static_assert(MSA_SELECT_BLOCKS == static_cast<int>(Op::kSelectBlocks));
 
 /// C counts from 1 because 0 is the default.
 std::optional<Backend> backend_of(msa_backend backend) {
@@ -130,8 +131,9 @@ msa_status msa_supports(const msa_context* context, msa_op op, const msa_geometr
   return guarded([&] {
     const msa::Context& known = msa::c_api::context_of(msa::c_api::kSupports, context);
     const msa_geometry sizes = msa::c_api::read_struct(msa::c_api::kSupports, "geometry", geometry);
-    msa::core::check(op >= MSA_INDEX_FORWARD && op <= MSA_RECALL, msa::c_api::kSupports,
-                     "op is unknown: got {}, allowed 0 to {}", op, static_cast<int>(MSA_RECALL));
+    msa::core::check(op >= MSA_INDEX_FORWARD && op <= MSA_SELECT_BLOCKS, msa::c_api::kSupports,
+                     "op is unknown: got {}, allowed 0 to {}", op,
+                     static_cast<int>(MSA_SELECT_BLOCKS));
     msa::core::check_supported(known, static_cast<msa::Op>(op),
                                {.num_q_heads = sizes.num_q_heads,
                                 .num_kv_heads = sizes.num_kv_heads,

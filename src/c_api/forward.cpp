@@ -6,6 +6,7 @@
 #include "msa/index_parts.h"
 #include "msa/merge_states.h"
 #include "msa/recall.h"
+#include "msa/select_blocks.h"
 
 namespace msa::c_api {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 constexpr const char* kIndex = "index_forward";
 constexpr const char* kCandidates = "index_candidates";
 constexpr const char* kMergeCandidates = "merge_candidates";
+constexpr const char* kSelect = "select_blocks";
 constexpr const char* kAttention = "attention_forward";
 constexpr const char* kDense = "dense_attention_forward";
 constexpr const char* kMergeStates = "merge_states";
@@ -22,10 +24,10 @@ static_assert(MSA_LSE_SELECTED == static_cast<int>(IndexLseScope::kSelected));
 static_assert(MSA_LSE_VISIBLE == static_cast<int>(IndexLseScope::kVisible));
 
 IndexForwardArgs convert_index(const msa_index_forward_args& given) {
-  check_reserved(kIndex, given.reserved);
   return {.q_idx = input(given.q_idx),
           .k_idx = input(given.k_idx),
           .sequences = sequences_of(given.sequences),
+          .max_query_length = given.max_query_length,
           .block_size = given.block_size,
           .scale = scale_of(given.scale),
           .block_ids = output(given.block_ids),
@@ -57,11 +59,21 @@ MergeCandidatesArgs convert_merge_candidates(const msa_merge_candidates_args& gi
           .block_id_layout = static_cast<BlockIdLayout>(given.block_id_layout)};
 }
 
+SelectBlocksArgs convert_select(const msa_select_blocks_args& given) {
+  check_reserved(kSelect, given.reserved);
+  return {.block_scores = input(given.block_scores),
+          .local_blocks = input(given.local_blocks),
+          .block_ids = output(given.block_ids),
+          .block_id_layout = static_cast<BlockIdLayout>(given.block_id_layout)};
+}
+
 AttentionForwardArgs convert_attention(const msa_attention_forward_args& given) {
+  check_reserved(kAttention, given.reserved);
   return {.q = input(given.q),
           .k = input(given.k),
           .v = input(given.v),
           .sequences = sequences_of(given.sequences),
+          .max_query_length = given.max_query_length,
           .block_size = given.block_size,
           .scale = scale_of(given.scale),
           .block_ids = input(given.block_ids),
@@ -71,11 +83,11 @@ AttentionForwardArgs convert_attention(const msa_attention_forward_args& given) 
 }
 
 DenseAttentionForwardArgs convert_dense(const msa_dense_attention_forward_args& given) {
-  check_reserved(kDense, given.reserved);
   return {.q = input(given.q),
           .k = input(given.k),
           .v = input(given.v),
           .sequences = sequences_of(given.sequences),
+          .max_query_length = given.max_query_length,
           .scale = scale_of(given.scale),
           .out = output(given.out),
           .lse = output(given.lse)};
@@ -128,6 +140,11 @@ msa_status msa_index_candidates_workspace_size(const msa_context* context,
 msa_status msa_index_candidates(const msa_context* context, const msa_index_candidates_args* args,
                                 const msa_workspace* workspace) {
   return call_op(kCandidates, context, args, workspace, convert_candidates, msa::index_candidates);
+}
+
+msa_status msa_select_blocks(const msa_context* context, const msa_select_blocks_args* args,
+                             const msa_workspace* workspace) {
+  return call_op(kSelect, context, args, workspace, convert_select, msa::select_blocks);
 }
 
 msa_status msa_merge_candidates(const msa_context* context, const msa_merge_candidates_args* args,

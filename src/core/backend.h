@@ -41,6 +41,7 @@ struct BackendTable {
   size_t (*index_candidates_workspace)(const IndexForwardParams&, int num_threads) = nullptr;
   void (*index_candidates)(const IndexForwardParams&, const RunContext&) = nullptr;
   void (*merge_candidates)(const MergeCandidatesParams&, const RunContext&) = nullptr;
+  void (*select_blocks)(const SelectBlocksParams&, const RunContext&) = nullptr;
   void (*merge_states)(const MergeStatesParams&, const RunContext&) = nullptr;
   void (*cache_append)(const CacheAppendParams&, const RunContext&) = nullptr;
   void (*copy_pages)(const CopyPagesParams&, const RunContext&) = nullptr;

@@ -195,9 +195,19 @@ SequenceParams check_sequences(const char* op, const Sequences& sequences, int64
   return params;
 }
 
+void check_max_query_length(const char* op, int64_t max_query_length) {
+  check(max_query_length >= 0, op,
+        "max_query_length is negative: got {}, allowed 0 (not known) or more", max_query_length);
+}
+
 void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens,
                              int64_t slot_begin, int64_t slot_end) {
   check_offsets(op, "cu_seqlens_q", params.cu_seqlens_q, params.batch, params.num_query_tokens);
+  for (int64_t r = 0; params.max_query_length > 0 && r < params.batch; ++r) {
+    check(params.query_length(r) <= params.max_query_length, op,
+          "request {} has more rows than max_query_length: got {}, allowed {}", r,
+          params.query_length(r), params.max_query_length);
+  }
   if (!params.paged()) {
     check_offsets(op, "cu_seqlens_k", params.cu_seqlens_k, params.batch, num_key_tokens);
     return;

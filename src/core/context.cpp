@@ -100,6 +100,8 @@ const char* op_name(Op op) {
       return "kl_forward_backward";
     case Op::kRecall:
       return "recall";
+    case Op::kSelectBlocks:
+      return "select_blocks";
   }
   return "unknown op";
 }
@@ -194,6 +196,9 @@ Support supports(const Context& context, Op op, const Geometry& geometry, DType 
       break;
     case Op::kRecall:
       has_op = table.recall != nullptr;
+      break;
+    case Op::kSelectBlocks:
+      has_op = table.select_blocks != nullptr;
       break;
   }
   Support support;

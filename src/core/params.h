@@ -23,6 +23,7 @@ struct SequenceParams {
   int64_t page_size = 0;  // tokens of a page; 0 without pages
   int64_t batch = 0;
   int64_t num_query_tokens = 0;  // Tq: rows of q; those past cu_seqlens_q[batch] are empty
+  int64_t max_query_length = 0;  // most rows of a request; 0: not known
 
   bool paged() const { return page_table != nullptr; }
   int64_t query_length(int64_t request) const {
@@ -108,6 +109,18 @@ struct MergeCandidatesParams {
   float* merged_scores = nullptr;  // [Hkv, Tq, K]
   std::array<int64_t, 2> merged_score_strides{};
   BlockIdParams<int32_t*> block_ids;  // or null
+};
+
+/// The selection alone; see msa/select_blocks.h.
+struct SelectBlocksParams {
+  const float* scores = nullptr;  // [Hkv, Tq, max_blocks]
+  int64_t score_head_stride = 0;
+  int64_t score_token_stride = 0;
+  int64_t num_kv_heads = 0;
+  int64_t num_query_tokens = 0;
+  int64_t max_blocks = 0;
+  const int32_t* local_blocks = nullptr;  // [Tq], or null: all blocks of every row, none local
+  BlockIdParams<int32_t*> block_ids;
 };
 
 /// Shared by the sparse and the dense op; block_ids.data is null in the dense one.

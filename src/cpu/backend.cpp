@@ -22,7 +22,8 @@ std::vector<std::string> instruction_sets() {
 std::string description() { return "Highway " + instruction_sets().front(); }
 
 std::string unsupported(Op op, const Geometry& geometry, DType) {
-  const bool moves = op == Op::kMergeCandidates || op == Op::kCacheAppend || op == Op::kCopyPages;
+  const bool moves = op == Op::kMergeCandidates || op == Op::kSelectBlocks ||
+                     op == Op::kCacheAppend || op == Op::kCopyPages;
   if (moves || geometry.head_dim % 8 == 0) return "";
   return "head dim " + std::to_string(geometry.head_dim) + ", allowed multiples of 8";
 }
@@ -44,6 +45,7 @@ const BackendTable& cpu_backend() {
       .index_candidates_workspace = cpu::index_forward_workspace,
       .index_candidates = cpu::index_forward,
       .merge_candidates = host::merge_candidates,
+      .select_blocks = host::select_blocks,
       .merge_states = cpu::merge_states,
       .cache_append = host::cache_append,
       .copy_pages = host::copy_pages,

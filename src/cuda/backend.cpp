@@ -7,6 +7,7 @@
 
 #include "cuda/host/device.h"
 #include "cuda/host/ops.h"
+#include "cuda/sm90/select_blocks/launch.h"
 
 namespace msa::core {
 namespace {
@@ -20,6 +21,11 @@ bool one_of(int64_t value, std::initializer_list<int64_t> allowed) {
 
 std::string unsupported(Op op, const Geometry& geometry, DType dtype) {
   if (op == Op::kCacheAppend || op == Op::kCopyPages) return "";  // they only move
+  if (op == Op::kSelectBlocks) {
+    return geometry.top_k <= cuda::kSelectMost
+               ? ""
+               : fmt::format("got top-k {}, allowed 1 to {}", geometry.top_k, cuda::kSelectMost);
+  }
   if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
     return fmt::format("got type {}, allowed bfloat16, float16", dtype_name(dtype));
   }
@@ -58,6 +64,7 @@ const BackendTable& cuda_backend() {
       .attention_forward = cuda::attention_forward,
       .dense_attention_forward_workspace = cuda::dense_attention_forward_workspace,
       .dense_attention_forward = cuda::dense_attention_forward,
+      .select_blocks = cuda::select_blocks,
       .cache_append = cuda::cache_append,
       .copy_pages = cuda::copy_pages,
   };

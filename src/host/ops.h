@@ -7,6 +7,7 @@
 namespace msa::host {
 
 void merge_candidates(const core::MergeCandidatesParams& params, const core::RunContext& run);
+void select_blocks(const core::SelectBlocksParams& params, const core::RunContext& run);
 void cache_append(const core::CacheAppendParams& params, const core::RunContext& run);
 void copy_pages(const core::CopyPagesParams& params, const core::RunContext& run);
 

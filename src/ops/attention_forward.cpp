@@ -26,6 +26,8 @@ void fill_outputs(const char* op, const Args& args, core::AttentionForwardParams
 
 core::AttentionForwardParams fill_params(const Context& context, const AttentionForwardArgs& args) {
   core::AttentionForwardParams p = ops::fill_attention_inputs(kSparse, args);
+  core::check_max_query_length(kSparse, args.max_query_length);
+  p.sequences.max_query_length = args.max_query_length;
   fill_outputs(kSparse, args, p);
   ops::fill_block_ids(kSparse, args, p);
   core::check_supported(context, Op::kAttentionForward, ops::geometry_of(p), p.q_dtype);
@@ -35,6 +37,8 @@ core::AttentionForwardParams fill_params(const Context& context, const Attention
 core::AttentionForwardParams fill_params(const Context& context,
                                          const DenseAttentionForwardArgs& args) {
   core::AttentionForwardParams p = ops::fill_attention_inputs(kDense, args);
+  core::check_max_query_length(kDense, args.max_query_length);
+  p.sequences.max_query_length = args.max_query_length;
   fill_outputs(kDense, args, p);
   core::check_supported(context, Op::kDenseAttentionForward, ops::geometry_of(p), p.q_dtype);
   return p;

@@ -12,6 +12,8 @@ constexpr const char* kOp = "index_forward";
 core::IndexForwardParams fill_params(const Context& context, const IndexForwardArgs& args) {
   using core::check;
   core::IndexForwardParams p = ops::fill_index_inputs(kOp, args);
+  core::check_max_query_length(kOp, args.max_query_length);
+  p.sequences.max_query_length = args.max_query_length;
   const int64_t num_tokens = args.q_idx.shape[0];
   check(args.block_ids.present() || args.block_scores.present(), kOp,
         "no output is asked for: got none, allowed block_ids, block_scores or both");

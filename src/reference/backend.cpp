@@ -20,6 +20,7 @@ const BackendTable& reference_backend() {
       .index_candidates_workspace = [](const IndexForwardParams&, int) { return size_t{0}; },
       .index_candidates = reference::index_candidates,
       .merge_candidates = host::merge_candidates,
+      .select_blocks = host::select_blocks,
       .merge_states = reference::merge_states,
       .cache_append = host::cache_append,
       .copy_pages = host::copy_pages,

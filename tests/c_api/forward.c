@@ -230,4 +230,18 @@ void test_parts(const msa_context* context) {
   CHECK_OK(msa_merge_candidates(context, &merge, NULL));
   CHECK(block_ids[0] == 0 && block_ids[1] == 2 && block_ids[2] == 5);
   CHECK(merged_ids[0] == 5 && merged_ids[1] == 0 && merged_ids[2] == 2 && merged_scores[1] == 5);
+  const float given[4] = {1, 3, 3, 2};
+  const int32_t local = 3;
+  msa_select_blocks_args select = {
+      .struct_size = sizeof select,
+      .block_scores = msa_tensor_3d((void*)given, MSA_FLOAT32, 1, 1, 4),
+      .block_ids = msa_tensor_3d(block_ids, MSA_INT32, 1, 1, 3)};
+  CHECK_OK(msa_select_blocks(context, &select, NULL));
+  CHECK(block_ids[0] == 1 && block_ids[1] == 2 && block_ids[2] == 3);
+  select.local_blocks = msa_tensor_1d((void*)&local, MSA_INT32, 1);
+  select.block_ids.shape[2] = 2;
+  CHECK_OK(msa_select_blocks(context, &select, NULL));
+  CHECK(block_ids[0] == 1 && block_ids[1] == 3);
+  select.reserved = 1;
+  CHECK(msa_select_blocks(context, &select, NULL) == MSA_INVALID_ARGUMENT);
 }

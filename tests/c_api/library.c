@@ -60,7 +60,7 @@ void test_library(void) {
               "[attention_forward] not supported by the cpu backend: type int32, allowed float32, "
               "bfloat16, float16");
   CHECK_ERROR(msa_supports(context, 99, &geometry, MSA_FLOAT32), MSA_INVALID_ARGUMENT,
-              "[supports] op is unknown: got 99, allowed 0 to 11");
+              "[supports] op is unknown: got 99, allowed 0 to 12");
   CHECK_ERROR(msa_supports(context, 0, NULL, MSA_FLOAT32), MSA_INVALID_ARGUMENT,
               "[supports] geometry is missing: got a null pointer");
   geometry.head_dim = 60;
@@ -174,10 +174,11 @@ void test_errors(const msa_context* context) {
   CHECK_ERROR(msa_index_forward_workspace_size(context, &index, &bytes), MSA_INVALID_ARGUMENT,
               "[index_forward] lse_scope is unknown: got -1, allowed 0 (selected) or 1 (visible)");
   index.lse_scope = MSA_LSE_SELECTED;
-  index.reserved = 1;
-  CHECK_ERROR(msa_index_forward_workspace_size(context, &index, &bytes), MSA_INVALID_ARGUMENT,
-              "[index_forward] reserved is set: got 1, allowed 0");
-  index.reserved = 0;
+  index.max_query_length = -1;
+  CHECK_ERROR(
+      msa_index_forward_workspace_size(context, &index, &bytes), MSA_INVALID_ARGUMENT,
+      "[index_forward] max_query_length is negative: got -1, allowed 0 (not known) or more");
+  index.max_query_length = 0;
   index.scale = -INFINITY;
   CHECK_ERROR(msa_index_forward_workspace_size(context, &index, &bytes), MSA_INVALID_ARGUMENT,
               "[index_forward] scale is wrong: got -inf, allowed a finite number above 0");

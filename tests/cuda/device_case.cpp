@@ -146,6 +146,7 @@ IndexResult DeviceCase::run_index(const Context& context, const IndexOptions& op
                                  {lse.view.stride[1], 1});
   }
   args.lse_scope = options.scope;
+  args.max_query_length = max_query_length;
   const size_t bytes = index_forward_workspace_size(context, args);
   const DeviceMemory workspace(bytes);
   index_forward(context, args, {workspace.data(), bytes});
@@ -188,6 +189,7 @@ AttentionResult DeviceCase::run_attention(const Context& context,
   args.out = out.view;
   args.lse =
       MutableTensor(lse.view.data, DType::kFloat32, {num_rows, q_heads}, {lse.view.stride[1], 1});
+  args.max_query_length = max_query_length;
   const size_t bytes = attention_forward_workspace_size(context, args);
   const DeviceMemory workspace(bytes);
   attention_forward(context, args, {workspace.data(), bytes});
@@ -208,6 +210,7 @@ AttentionResult DeviceCase::run_dense(const Context& context) const {
   args.out = out.view;
   args.lse =
       MutableTensor(lse.view.data, DType::kFloat32, {num_rows, q_heads}, {lse.view.stride[1], 1});
+  args.max_query_length = max_query_length;
   const size_t bytes = dense_attention_forward_workspace_size(context, args);
   const DeviceMemory workspace(bytes);
   dense_attention_forward(context, args, {workspace.data(), bytes});

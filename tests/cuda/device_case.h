@@ -21,6 +21,7 @@ class DeviceCase {
 
   int64_t first_row = 0;  // of the whole batch's rows
   int64_t num_rows = 0;
+  int64_t max_query_length = 0;  // what the runs say of it
 
  private:
   Tensor upload(const Tensor& view);

@@ -1,7 +1,7 @@
 // cuda_check: everything that can be said about the cuda backend's results on the machine at hand.
 //
-//   cuda_check [--part primitives|stages|ops|each|long|all] [--small] [--cases N]
-//              [--seed N] [--json FILE]
+//   cuda_check [--part primitives|select|stages|ops|decode|each|long|long_decode|all] [--small]
+//              [--cases N] [--seed N] [--json FILE]
 //
 // "each" runs one small batch through every kernel.
 //
@@ -13,9 +13,11 @@
 #include <exception>
 #include <string>
 
+#include "cuda/decode_check.h"
 #include "cuda/host/config.h"
 #include "cuda/op_checks.h"
 #include "cuda/primitives.h"
+#include "cuda/select_check.h"
 #include "cuda/stage_check.h"
 #include "cuda/stream_check.h"
 
@@ -23,7 +25,8 @@ namespace {
 
 int usage() {
   std::fputs(
-      "usage: cuda_check [--part primitives|stages|ops|each|long|all] [--small] [--cases N] "
+      "usage: cuda_check [--part primitives|select|stages|ops|decode|each|long|long_decode|all] "
+      "[--small] [--cases N] "
       "[--seed N] [--json FILE]\n",
       stderr);
   return 2;
@@ -51,7 +54,8 @@ int main(int argc, char** argv) {
       return usage();
     }
   }
-  const auto known = {"all", "primitives", "stages", "ops", "each", "long"};
+  const auto known = {"all",    "primitives", "select", "stages",     "ops",
+                      "decode", "each",       "long",   "long_decode"};
   if (std::find(known.begin(), known.end(), part) == known.end()) return usage();
   msa::test::Report report;
   try {
@@ -62,6 +66,15 @@ int main(int argc, char** argv) {
     if (report.failures() == 0 && (part == "all" || part == "ops")) {
       msa::test::check_ops(report, options);
       if (report.failures() == 0) msa::test::check_streams(report);
+    }
+    if (report.failures() == 0 && (part == "all" || part == "select")) {
+      msa::test::check_select(report, options.small);
+    }
+    if (report.failures() == 0 && (part == "all" || part == "decode")) {
+      msa::test::check_decode(report, options);
+    }
+    if (report.failures() == 0 && (part == "all" || part == "long_decode")) {
+      msa::test::check_long_decode(report, options.small);
     }
     if (part == "each") msa::test::check_each_kernel_once(report);
     if (report.failures() == 0 && (part == "all" || part == "long")) {

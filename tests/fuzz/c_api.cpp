@@ -15,6 +15,7 @@ namespace {
 void fuzz_index(ByteReader& bytes);
 void fuzz_candidates(ByteReader& bytes);
 void fuzz_merge_candidates(ByteReader& bytes);
+void fuzz_select(ByteReader& bytes);
 void fuzz_attention(ByteReader& bytes);
 void fuzz_dense(ByteReader& bytes);
 void fuzz_recall(ByteReader& bytes);
@@ -26,9 +27,9 @@ void fuzz_kl(ByteReader& bytes);
 
 /// The first byte of an input chooses one of these, and the context for it.
 constexpr void (*kParts[])(ByteReader&) = {
-    fuzz_index,  fuzz_candidates,   fuzz_merge_candidates, fuzz_attention, fuzz_dense,
-    fuzz_recall, fuzz_merge_states, fuzz_append,           fuzz_copy,      fuzz_backward,
-    fuzz_kl,     fuzz_allocator,    fuzz_questions};
+    fuzz_index,    fuzz_candidates, fuzz_merge_candidates, fuzz_select,   fuzz_attention,
+    fuzz_dense,    fuzz_recall,     fuzz_merge_states,     fuzz_append,   fuzz_copy,
+    fuzz_backward, fuzz_kl,         fuzz_allocator,        fuzz_questions};
 
 template <typename Args>
 using Measure = msa_status (*)(const msa_context*, const Args*, size_t*);
@@ -122,7 +123,7 @@ void fuzz_index(ByteReader& bytes) {
   }
   call.add(a.block_size);
   call.add(a.scale);
-  for (int32_t* field : {&a.block_id_layout, &a.lse_scope, &a.reserved}) call.add(*field);
+  for (int32_t* field : {&a.block_id_layout, &a.lse_scope, &a.max_query_length}) call.add(*field);
   call.mutate();
   run_call(bytes, call, padded, attention_work(call, a.q_idx, a.sequences),
            msa_index_forward_workspace_size, msa_index_forward, true);
@@ -180,6 +181,25 @@ void fuzz_merge_candidates(ByteReader& bytes) {
            Measure<msa_merge_candidates_args>{}, msa_merge_candidates, true);
 }
 
+void fuzz_select(ByteReader& bytes) {
+  const Shape shape(bytes, true);
+  Call call(bytes);
+  Padded<msa_select_blocks_args> padded;
+  msa_select_blocks_args& a = padded.args;
+  a.block_scores = shape.lists(MSA_FLOAT32);
+  if (bytes.one_in(2)) a.local_blocks = msa_tensor_1d(nullptr, MSA_INT32, shape.num_queries);
+  a.block_ids = shape.ids();
+  a.block_id_layout = shape.token_major ? MSA_TOKEN_MAJOR : MSA_HEAD_MAJOR;
+  call.add(a.block_scores, Content::kFloats);
+  call.add(a.local_blocks, Content::kNumbers);
+  call.add(a.block_ids, Content::kOutput);
+  call.add(a.block_id_layout);
+  call.add(a.reserved);
+  call.mutate();
+  run_call(bytes, call, padded, elements(a.block_scores) * 8, Measure<msa_select_blocks_args>{},
+           msa_select_blocks, true);
+}
+
 void fuzz_attention(ByteReader& bytes) {
   const Shape shape(bytes, true);
   Call call(bytes);
@@ -198,6 +218,8 @@ void fuzz_attention(ByteReader& bytes) {
   call.add(a.lse, Content::kOutput);
   call.add(a.block_size);
   call.add(a.scale);
+  call.add(a.max_query_length);
+  call.add(a.reserved);
   call.add(a.block_id_layout);
   call.mutate();
   run_call(bytes, call, padded, attention_work(call, a.q, a.sequences),
@@ -217,7 +239,7 @@ void fuzz_dense(ByteReader& bytes) {
   call.add(a.out, Content::kOutput);
   call.add(a.lse, Content::kOutput);
   call.add(a.scale);
-  call.add(a.reserved);
+  call.add(a.max_query_length);
   call.mutate();
   run_call(bytes, call, padded, attention_work(call, a.q, a.sequences),
            msa_dense_attention_forward_workspace_size, msa_dense_attention_forward, true);

@@ -97,7 +97,7 @@ void fuzz_questions(ByteReader& bytes) {
   }
   geometry.mutate(bytes);
   const auto op = static_cast<msa_op>(bytes.one_in(8) ? bytes.take<int32_t>()
-                                                      : bytes.in_range(-1, MSA_RECALL + 1));
+                                                      : bytes.in_range(-1, MSA_SELECT_BLOCKS + 1));
   const auto dtype = static_cast<msa_dtype>(bytes.in_range(-1, 4));
   check_status(msa_supports(bytes.one_in(2) ? contexts().cpu : contexts().reference, op,
                             &geometry.args, dtype));

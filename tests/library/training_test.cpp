@@ -317,10 +317,10 @@ TEST(TrainingArguments, ABackendWithoutTheOpSaysSo) {
   const Context reference({.backend = Backend::kReference, .num_threads = 1});
   const Geometry geometry = {
       .num_q_heads = 4, .num_kv_heads = 2, .head_dim = 8, .block_size = 4, .top_k = 2};
-  for (const Op op :
-       {Op::kIndexForward, Op::kAttentionForward, Op::kDenseAttentionForward, Op::kIndexCandidates,
-        Op::kMergeCandidates, Op::kMergeStates, Op::kCacheAppend, Op::kCopyPages,
-        Op::kAttentionBackward, Op::kDenseAttentionBackward, Op::kKlForwardBackward}) {
+  for (const Op op : {Op::kIndexForward, Op::kAttentionForward, Op::kDenseAttentionForward,
+                      Op::kIndexCandidates, Op::kMergeCandidates, Op::kMergeStates,
+                      Op::kCacheAppend, Op::kCopyPages, Op::kAttentionBackward,
+                      Op::kDenseAttentionBackward, Op::kKlForwardBackward, Op::kSelectBlocks}) {
     EXPECT_TRUE(supports(reference, op, geometry, DType::kFloat32).supported) << op_name(op);
     const Support support = supports(cpu, op, geometry, DType::kFloat32);
     if (!support.supported) {

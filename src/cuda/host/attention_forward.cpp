@@ -2,6 +2,7 @@
 #include <bit>
 
 #include "cuda/host/config.h"
+#include "cuda/host/decode.h"
 #include "cuda/host/device.h"
 #include "cuda/host/ops.h"
 #include "cuda/host/support.h"
@@ -56,6 +57,7 @@ size_t attention_kernel_params(const core::AttentionForwardParams& op, void* wor
 }
 
 size_t attention_forward_workspace(const core::AttentionForwardParams& op, int) {
+  if (decode_attention_queries(op) > 0) return 0;
   AttentionKernelParams params;
   return attention_kernel_params(op, nullptr, &params);
 }
@@ -66,6 +68,10 @@ void attention_forward(const core::AttentionForwardParams& op, const core::RunCo
   const int64_t rows = op.sequences.num_query_tokens;
   if (rows == 0) return;
   check_alignment(kOp, "out", op.out, {op.out_token_stride, op.out_head_stride}, 4);
+  if (decode_attention_queries(op) > 0) {
+    check_alignment(kOp, "q", op.q, {op.q_token_stride, op.q_head_stride}, 4);
+    return decode_attention(op, run);
+  }
   const AttentionConfig config = pick_attention_config(op);
   AttentionKernelParams params;
   attention_kernel_params(op, run.workspace, &params);

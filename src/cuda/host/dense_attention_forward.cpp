@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "cuda/host/config.h"
+#include "cuda/host/decode.h"
 #include "cuda/host/device.h"
 #include "cuda/host/ops.h"
 #include "cuda/host/support.h"
@@ -17,12 +18,17 @@ namespace {
 constexpr const char* kOp = "dense_attention_forward";
 constexpr int64_t kBlock = 128;
 
+/// Dense attention has no block size: keys are taken a page, or 128 tokens, at a time.
+core::AttentionForwardParams in_blocks(core::AttentionForwardParams op) {
+  op.block_size = op.sequences.paged() ? op.sequences.page_size : kBlock;
+  return op;
+}
+
 /// Kernel params with the workspace at `workspace`: a ticket, then one mask for each row and group,
 /// both to be zeroed. With null only its size is right.
 size_t fill(const core::AttentionForwardParams& op, void* workspace,
             AttentionKernelParams* params) {
-  params->op = op;
-  params->op.block_size = op.sequences.paged() ? op.sequences.page_size : kBlock;
+  params->op = in_blocks(op);
   params->group_shift = std::countr_zero(static_cast<uint64_t>(op.group_size()));
   params->plan_end = op.sequences.num_query_tokens;
   params->wide_out = op.out_token_stride % 8 == 0 && op.out_head_stride % 8 == 0 &&
@@ -36,6 +42,7 @@ size_t fill(const core::AttentionForwardParams& op, void* workspace,
 }  // namespace
 
 size_t dense_attention_forward_workspace(const core::AttentionForwardParams& op, int) {
+  if (decode_dense_queries(op) > 0) return decode_dense_workspace(in_blocks(op));
   AttentionKernelParams params;
   return fill(op, nullptr, &params);
 }
@@ -49,6 +56,10 @@ void dense_attention_forward(const core::AttentionForwardParams& op, const core:
       op.sequences.page_size);
   if (op.sequences.num_query_tokens == 0) return;
   check_alignment(kOp, "out", op.out, {op.out_token_stride, op.out_head_stride}, 4);
+  if (decode_dense_queries(op) > 0) {
+    check_alignment(kOp, "q", op.q, {op.q_token_stride, op.q_head_stride}, 4);
+    return decode_dense(in_blocks(op), run);
+  }
   AttentionKernelParams params;
   const size_t bytes = fill(op, run.workspace, &params);
 

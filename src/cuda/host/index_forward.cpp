@@ -1,6 +1,7 @@
 #include <bit>
 
 #include "cuda/host/config.h"
+#include "cuda/host/decode.h"
 #include "cuda/host/device.h"
 #include "cuda/host/ops.h"
 #include "cuda/host/support.h"
@@ -42,6 +43,7 @@ size_t fill(const core::IndexForwardParams& op, void* workspace, IndexKernelPara
 }  // namespace
 
 size_t index_forward_workspace(const core::IndexForwardParams& op, int) {
+  if (decode_index_queries(op) > 0) return decode_index_workspace(op);
   IndexKernelParams params;
   return fill(op, nullptr, &params);
 }
@@ -55,6 +57,7 @@ void index_forward(const core::IndexForwardParams& op, const core::RunContext& r
                   {op.sequences.num_query_tokens > 1 ? op.q_token_stride : 0,
                    op.num_kv_heads > 1 ? op.q_head_stride : 0},
                   4);
+  if (decode_index_queries(op) > 0) return decode_index(op, run);
   IndexKernelParams params;
   fill(op, run.workspace, &params);
   // Without a single key nothing is copied, but the kernel still wants a descriptor.

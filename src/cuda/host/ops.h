@@ -15,6 +15,7 @@ size_t dense_attention_forward_workspace(const core::AttentionForwardParams& par
                                          int num_threads);
 void dense_attention_forward(const core::AttentionForwardParams& params,
                              const core::RunContext& run);
+void select_blocks(const core::SelectBlocksParams& params, const core::RunContext& run);
 void cache_append(const core::CacheAppendParams& params, const core::RunContext& run);
 void copy_pages(const core::CopyPagesParams& params, const core::RunContext& run);
 

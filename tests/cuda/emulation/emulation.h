@@ -6,6 +6,7 @@
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -20,6 +21,7 @@
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct dim3 {
   unsigned x = 1;
@@ -32,6 +34,15 @@ struct int2 {
   int y;
 };
 inline int2 make_int2(int x, int y) { return {x, y}; }
+struct alignas(16) float4 {
+  float x;
+  float y;
+  float z;
+  float w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0 };
@@ -128,9 +139,15 @@ T __reduce_or_sync(unsigned, T value) {
   return reduce_lanes(value, [](T a, T b) { return static_cast<T>(a | b); });
 }
 
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __ffs(int bits) {
   return bits == 0 ? 0 : std::countr_zero(static_cast<unsigned>(bits)) + 1;
+}
+template <typename T>
+T __ldcg(const T* from) {
+  return *from;
 }
 template <typename T>
 T atomicAdd(T* at, T value) {

@@ -1,0 +1,10 @@
+#include "cuda/sm90/decode/attention.cuh"
+
+namespace msa::cuda {
+
+cudaError_t launch_decode_attention_fp16(const DecodeAttentionParams& params,
+                                         const DecodeAttentionMaps& maps, cudaStream_t stream) {
+  return launch_decode_attention_of<__half>(params, maps, stream);
+}
+
+}  // namespace msa::cuda
