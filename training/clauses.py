@@ -30,7 +30,8 @@ NAMES = (
     "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Helen", "Ivan", "Jane", "Karl", "Laura", "Martin",
 )  # fmt: skip
 CONNECTORS = (
-    " and", ", and", ", so", " until", ", but", " because", " while", ";", " then", ", yet", " before",
+    " and", ", and", ", so", " until", ", but", " because", " while", ";", " then", ", yet", " before", " when",
+    " after",
 )  # fmt: skip
 CONDITIONS = (
     "When", "If", "After", "Because", "Whenever", "Before", "As soon as", "While", "Once", "Since", "Every time",
@@ -97,6 +98,9 @@ class Speech:
 
     def predicate(self, subject, verb):
         """(what the sentence says, what its question has before the subject, what it has after the subject)."""
+        if self.chance(0.12):  # "hopes to VERB"
+            wishes, helper, rest = self.predicate(subject, self.verb())
+            return f"{wishes} to {verb}", helper, f"{rest} to {verb}"
         kind = self.rng.random()
         if kind < 0.55:
             return inflected(verb, "ed"), "did", verb
@@ -178,6 +182,9 @@ def with_object(speech, key):
     if speech.chance(0.6):
         fact = joined(subject, says, "{value}", adverb, link, key, speech.maybe(0.3))
         return fact, joined(what, helper, subject, rest, link, key)
+    if speech.chance(0.2):  # "christened the {key} {value}"
+        fact = joined(subject, says, key, "{value}", speech.maybe(0.2))
+        return fact, joined(speech.of(("what", "how")), helper, subject, rest, key)
     other = speech.of(LINKS)
     fact = joined(subject, says, key, adverb, other, "{value}", speech.maybe(0.3))
     what, behind = asking(speech, other)
@@ -292,6 +299,27 @@ def by_means_of(speech, key):
     ), joined(ask, asked_tail)
 
 
+def meanwhile(speech, key):
+    """SUBJECT VERBs at the {key}, VERBing {value}; SUBJECT VERBs to the {key} hoping to VERB {value}."""
+    who, verb, link = speech.subject(), speech.verb(), speech.of(ABOUT)
+    says, _, rest = speech.predicate(who, speech.verb())
+    _, ask, _ = speech.predicate(who, verb)
+    joint = speech.of((" ", ", "))
+    value, what, behind = linked(speech, "" if speech.chance(0.6) else speech.of(LINKS))
+    if speech.chance(0.4):
+        wish = speech.of(("hope", "want", "try", speech.draw(speech.rng)))
+        second = joined(inflected(wish, "ing"), "to", verb)
+        asked = joined(what, ask, who, wish, "to", verb, behind, link, key)
+    else:
+        second = inflected(verb, "ing")
+        close = joined(link, key) if speech.chance(0.7) else joined("when they", rest, link, key)
+        asked = joined(what, ask, who, verb, behind, close)
+    fact = (
+        joined(who, says, link, key) + joint + joined(second, value, "{value}", speech.maybe(0.3))
+    )
+    return fact, asked
+
+
 def noted(speech, key):
     """VERBed in the NOUN: {value}, VERBing the {key}; "{value}", VERBed the NOUN, VERBing the {key}."""
     verb, thing, link = speech.verb(), speech.phrase(), speech.of(PREPOSITIONS)
@@ -366,6 +394,7 @@ def around(speech, key):
 
 SHAPES = (
     around, around, around, around, with_object, with_object, value_does, value_does, by_means_of, by_means_of, noted,
+    meanwhile,
 )  # fmt: skip
 FORGOTTEN = 0.15
 QUOTED = (
@@ -406,6 +435,8 @@ def clause_form(rng, draw):
     opener = ""
     if speech.chance(0.35):
         opener = beginning(speech)
+        if fact.split(" ")[0] not in NAMES:
+            fact = fact[0].lower() + fact[1:]
     closing = ""
     if speech.chance(0.25):
         closing = rng.choice((", ", " ")) + (

@@ -17,7 +17,7 @@ from .tokenizer import ASSISTANT, END, USER
 from .words import Words
 
 TASKS = Path(__file__).resolve().parent / "tasks.json"
-CLAUSE_SHARE = 0.4
+CLAUSE_SHARE = 0.5
 PROSE_SHARE = 0.3  # of the rest
 REWORDED_SHARE = 0.5
 

@@ -55,9 +55,9 @@ class Words:
         self.value_kinds = {
             "number": (24, self.number),
             "code": (14, self.code),
-            "word": (22, self.word),
+            "word": (32, self.word),
             "phrase": (10, self.phrase),
-            "described": (14, self.key_described),
+            "described": (32, self.key_described),
             "name": (6, self.full_name),
             "date": (4, self.date),
             "time": (2, self.time),
