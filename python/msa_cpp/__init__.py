@@ -10,20 +10,29 @@ from . import operators
 from ._library import description, lib, unsupported
 from .errors import MsaError, MsaInvalidArgument, MsaOutOfMemory, MsaUnsupported
 from .functional import Selection, dense_attention, index_select_blocks, kl_loss, msa_attention
+from .module import MsaAttention
+from .serving import Plan, cache_append, copy_pages, decode, plan, run
 
 __version__ = lib.version()
 
 __all__ = [
+    "MsaAttention",
     "MsaError",
     "MsaInvalidArgument",
     "MsaOutOfMemory",
     "MsaUnsupported",
+    "Plan",
     "Selection",
+    "cache_append",
+    "copy_pages",
+    "decode",
     "dense_attention",
     "description",
     "index_select_blocks",
     "kl_loss",
     "msa_attention",
     "operators",
+    "plan",
+    "run",
     "unsupported",
 ]

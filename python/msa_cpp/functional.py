@@ -27,6 +27,7 @@ Source of all formulas: MiniMax Sparse Attention, arXiv 2606.13392; docs/maths.m
 
 from __future__ import annotations
 
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -68,6 +69,63 @@ def _check_out(op: str, inputs: tuple[Tensor, ...]) -> None:
                 f"out= has no gradient: got inputs that require grad, one of shape "
                 f"{list(tensor.shape)}, allowed torch.no_grad(), detached inputs, or no out=",
             )
+
+
+def _check_device(op: str, tensor: Tensor) -> None:
+    """Kernels are launched on the current device, so tensors have to be there."""
+    if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
+        raise invalid(
+            op,
+            f"tensors are on another device than the current one: got {tensor.device}, allowed "
+            f"cuda:{torch.cuda.current_device()}; see torch.cuda.device",
+        )
+
+
+def _remember(lse: Tensor | None, block_ids: Tensor | None) -> None:
+    """Notes on an lse which selection it runs over, None for all visible tokens."""
+    if lse is not None:
+        lse._msa_selection = (
+            None if block_ids is None else (weakref.ref(block_ids), block_ids._version)
+        )
+
+
+def _check_selection(op: str, name: str, lse: Tensor, block_ids: Tensor | None) -> None:
+    """Refuses an lse that is known to run over other tokens than block_ids do.
+
+    Contents are compared in host memory alone: on a GPU that would stop the stream. What made no
+    note (a copy, an lse merged from parts) is taken as it is.
+    """
+    if not hasattr(lse, "_msa_selection"):
+        return
+    noted = lse._msa_selection
+    shape = list(lse.shape)
+    if (noted is None) != (block_ids is None):
+        runs, given = "all visible tokens", "none"
+        if noted is not None:
+            runs = "selected blocks"
+        if block_ids is not None:
+            given = f"block_ids {list(block_ids.shape)}"
+        raise invalid(
+            op,
+            f"{name} does not match block_ids: got {name} {shape} over {runs} and {given}, allowed "
+            f"an lse over exactly the tokens of block_ids",
+        )
+    if noted is None:
+        return
+    ids = noted[0]()
+    if ids is None:
+        return
+    written = ids._version != noted[1]
+    other = ids is not block_ids and (
+        ids.shape != block_ids.shape or (not ids.is_cuda and not torch.equal(ids, block_ids))
+    )
+    if written or other:
+        raise invalid(
+            op,
+            f"{name} does not match block_ids: got {name} {shape} of "
+            f"{'block_ids that were written since' if written else 'another selection'} and "
+            f"block_ids {list(block_ids.shape)}, allowed the selection that {name} came from",
+        )
 
 
 def _check_tensors(op: str, **tensors: object) -> None:
@@ -138,15 +196,18 @@ def index_select_blocks(
         layout_code, backend_code,
     )  # fmt: skip
     try:
+        if not _is_compiling():
+            _check_device(op, q_idx)
         if block_ids is None and lse_idx is None and block_scores is None:
             # The library makes lse_idx beside ids or scores; one id a row costs next to nothing.
             alone = top_k == 0 and max_blocks == 0 and with_lse and visible
             made = _ops.index_forward(*inputs, top_k or int(alone), with_lse, visible, max_blocks)
-            return Selection(
-                made[0] if top_k > 0 else None,
-                made[1] if with_lse else None,
-                made[2] if max_blocks > 0 else None,
-            )
+            block_ids = made[0] if top_k > 0 else None
+            lse_idx = made[1] if with_lse else None
+            block_scores = made[2] if max_blocks > 0 else None
+            if not _is_compiling():
+                _remember(lse_idx, None if visible else block_ids)
+            return Selection(block_ids, lse_idx, block_scores)
         if _is_grad_enabled():
             _check_out(op, (q_idx, k_idx))
         if _is_compiling():
@@ -160,6 +221,7 @@ def index_select_blocks(
                 block_size, scale, layout_code, visible, block_ids, block_scores, lse_idx,
                 workspace,
             )  # fmt: skip
+            _remember(lse_idx, None if visible else block_ids)
     except (TypeError, AttributeError, RuntimeError):
         _check_tensors(op, q_idx=q_idx, k_idx=k_idx, cu_seqlens_q=cu_seqlens_q)
         raise
@@ -250,17 +312,23 @@ def _attention(
     layout_code, backend_code = _codes(op, layout, backend)
     if cu_seqlens_k is None and page_table is None:
         cu_seqlens_k = cu_seqlens_q
+    compiling = _is_compiling()
     try:
+        if not compiling:
+            _check_device(op, q)
         if out is None:
             if lse is not None:
                 raise invalid(op, "lse= is given without out=: got one, allowed both or none")
-            return _ops.attention_forward(
+            out, lse = _ops.attention_forward(
                 q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size,
                 scale, layout_code, backend_code,
             )  # fmt: skip
+            if not compiling:
+                _remember(lse, block_ids)
+            return out, lse
         if _is_grad_enabled():
             _check_out(op, (q, k, v))
-        if _is_compiling():
+        if compiling:
             _ops.attention_forward_out(
                 q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size,
                 scale, layout_code, backend_code, out=out, lse=lse, workspace=workspace,
@@ -270,6 +338,7 @@ def _attention(
                 backend_code, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens,
                 block_size, scale, layout_code, out, lse, workspace,
             )  # fmt: skip
+            _remember(lse, block_ids)
     except (TypeError, AttributeError, RuntimeError):
         _check_tensors(op, q=q, k=k, v=v, block_ids=block_ids, cu_seqlens_q=cu_seqlens_q)
         raise
@@ -326,6 +395,10 @@ def kl_loss(
     if cu_seqlens_k is None:
         cu_seqlens_k = cu_seqlens_q
     try:
+        if not _is_compiling():
+            _check_device(op, q)
+            _check_selection(op, "lse", lse, block_ids)
+            _check_selection(op, "lse_idx", lse_idx, block_ids)
         if normaliser is None:
             normaliser = float(max(q_idx.shape[0] * q_idx.shape[1], 1))
         loss, _, _ = _ops.kl_forward_backward(

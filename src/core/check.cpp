@@ -11,22 +11,26 @@
 namespace msa::core {
 namespace {
 
-std::string dtype_list(std::initializer_list<DType> dtypes) {
-  std::string list;
-  for (DType dtype : dtypes) {
-    if (!list.empty()) list += ", ";
-    list += dtype_name(dtype);
-  }
-  return list;
+auto dtype_list(std::initializer_list<DType> dtypes) {
+  return Lazy{[dtypes] {
+    std::string list;
+    for (DType dtype : dtypes) {
+      if (!list.empty()) list += ", ";
+      list += dtype_name(dtype);
+    }
+    return list;
+  }};
 }
 
 /// "[8, 1]"
-std::string stride_list(const Tensor& tensor) {
-  std::string list;
-  for (int axis = 0; axis < tensor.rank; ++axis) {
-    list += (axis == 0 ? "" : ", ") + std::to_string(tensor.stride[static_cast<size_t>(axis)]);
-  }
-  return "[" + list + "]";
+auto stride_list(const Tensor& tensor) {
+  return Lazy{[&tensor] {
+    std::string list;
+    for (int axis = 0; axis < tensor.rank; ++axis) {
+      list += (axis == 0 ? "" : ", ") + std::to_string(tensor.stride[static_cast<size_t>(axis)]);
+    }
+    return "[" + list + "]";
+  }};
 }
 
 /// In double, where nothing overflows; both limits are far below what rounding could reach.
@@ -40,11 +44,11 @@ void check_size(const char* op, std::string_view name, const Tensor& tensor) {
     reach += (extent - 1) * std::abs(static_cast<double>(tensor.stride[at]));
   }
   check(elements <= static_cast<double>(kMaxElements), op,
-        "{} is larger than any memory: got {}, allowed {} elements", name, describe(tensor),
+        "{} is larger than any memory: got {}, allowed {} elements", name, shown(tensor),
         kMaxElements);
   check(reach <= static_cast<double>(kMaxReach), op,
         "{} reaches further than any memory: got strides {} of {}, allowed {} elements", name,
-        stride_list(tensor), describe(tensor), kMaxReach);
+        stride_list(tensor), shown(tensor), kMaxReach);
 }
 
 /// From the finest axis to the coarsest, each step must pass over all that lies below it.
@@ -107,11 +111,11 @@ void check_tensor(const char* op, std::string_view name, const Tensor& tensor, i
   for (int axis = 0; axis < rank; ++axis) {
     const int64_t extent = tensor.shape[static_cast<size_t>(axis)];
     check(extent >= 0, op, "{} has a negative extent: got {}, allowed 0 or more", name,
-          describe(tensor));
+          shown(tensor));
     empty = empty || extent == 0;
   }
   check(empty || tensor.data != nullptr, op, "{} has no data: got a null pointer for {}", name,
-        describe(tensor));
+        shown(tensor));
   check(reinterpret_cast<uintptr_t>(tensor.data) % dtype_bytes(tensor.dtype) == 0, op,
         "{} is misaligned: got an address that is no multiple of {}", name,
         dtype_bytes(tensor.dtype));
@@ -128,7 +132,7 @@ void check_tensor(const char* op, std::string_view name, const MutableTensor& te
   check(!overlaps_itself(view), op,
         "{} overlaps itself: got strides {} of {}, allowed those that give each element a place of "
         "its own",
-        name, stride_list(view), describe(view));
+        name, stride_list(view), shown(view));
 }
 
 void check_block_size(const char* op, int64_t block_size) {
@@ -139,14 +143,20 @@ void check_block_size(const char* op, int64_t block_size) {
 void check_shape(const char* op, std::string_view name, const Tensor& tensor,
                  std::initializer_list<int64_t> shape) {
   bool equal = tensor.rank == static_cast<int>(shape.size());
-  std::string allowed;
   size_t axis = 0;
   for (int64_t extent : shape) {
     equal = equal && (extent < 0 || tensor.shape[axis] == extent);
-    allowed += (axis == 0 ? "" : ", ") + (extent < 0 ? std::string("any") : std::to_string(extent));
     ++axis;
   }
-  check(equal, op, "{} has the wrong shape: got {}, allowed [{}]", name, describe(tensor), allowed);
+  const Lazy allowed{[shape] {
+    std::string list;
+    for (int64_t extent : shape) {
+      list +=
+          (list.empty() ? "" : ", ") + (extent < 0 ? std::string("any") : std::to_string(extent));
+    }
+    return list;
+  }};
+  check(equal, op, "{} has the wrong shape: got {}, allowed [{}]", name, shown(tensor), allowed);
 }
 
 float check_scale(const char* op, std::optional<float> scale, int64_t dim) {
@@ -188,10 +198,10 @@ SequenceParams check_sequences(const char* op, const Sequences& sequences, int64
   params.num_pages = keys.shape[0];
   params.page_size = keys.shape[1];
   check(params.page_size > 0, op, "{} has empty pages: got {}, allowed at least 1 token a page",
-        keys_name, describe(keys));
+        keys_name, shown(keys));
   check(params.page_size <= kMaxBlockSize, op,
-        "{} has pages that are too large: got {}, allowed {} tokens a page", keys_name,
-        describe(keys), kMaxBlockSize);
+        "{} has pages that are too large: got {}, allowed {} tokens a page", keys_name, shown(keys),
+        kMaxBlockSize);
   return params;
 }
 

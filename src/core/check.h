@@ -5,6 +5,7 @@
 
 #include <initializer_list>
 #include <limits>
+#include <string>
 #include <string_view>
 
 #include "core/params.h"
@@ -12,6 +13,20 @@
 #include "msa/sequences.h"
 
 namespace msa::core {
+
+/// A part of a message that is made only when the message is: checks that pass build no strings,
+/// which for the nine tensors of a call would cost more than all else before a small kernel.
+template <typename Make>
+struct Lazy {
+  Make make;
+};
+template <typename Make>
+Lazy(Make) -> Lazy<Make>;
+
+/// describe(tensor), made when it is needed, within the expression that holds it.
+inline auto shown(const Tensor& tensor) {
+  return Lazy{[&tensor] { return describe(tensor); }};
+}
 
 /// Throws kInvalidArgument with "[op] message" unless ok. The message is built only on failure.
 template <typename... Arguments>
@@ -72,3 +87,11 @@ void check_workspace(const char* op, const Workspace& workspace, size_t bytes);
 void check_supported(const Context& context, Op op, const Geometry& geometry, DType dtype);
 
 }  // namespace msa::core
+
+template <typename Make>
+struct fmt::formatter<msa::core::Lazy<Make>> : fmt::formatter<std::string> {
+  template <typename FormatContext>
+  auto format(const msa::core::Lazy<Make>& lazy, FormatContext& context) const {
+    return fmt::formatter<std::string>::format(lazy.make(), context);
+  }
+};

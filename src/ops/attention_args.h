@@ -36,7 +36,8 @@ core::AttentionForwardParams fill_queries_and_keys(const char* op, const Args& a
   p.head_dim = args.q.shape[2];
   p.num_kv_heads = args.k.shape[static_cast<size_t>(key_rank - 2)];
   check(p.num_q_heads > 0 && p.head_dim > 0, op,
-        "q has an empty axis: got {}, allowed at least 1 head of at least 1 dim", describe(args.q));
+        "q has an empty axis: got {}, allowed at least 1 head of at least 1 dim",
+        core::shown(args.q));
   check(p.num_kv_heads > 0 && p.num_q_heads % p.num_kv_heads == 0, op,
         "heads do not form groups: got {} query heads on {} key-value heads, allowed a multiple",
         p.num_q_heads, p.num_kv_heads);

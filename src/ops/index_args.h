@@ -17,7 +17,7 @@ core::IndexForwardParams fill_index_inputs(const char* op, const Args& args) {
   p.index_dim = args.q_idx.shape[2];
   check(p.num_kv_heads > 0 && p.index_dim > 0, op,
         "q_idx has an empty axis: got {}, allowed at least 1 head of at least 1 dim",
-        describe(args.q_idx));
+        core::shown(args.q_idx));
   core::check_block_size(op, args.block_size);
   p.block_size = args.block_size;
   p.scale = core::check_scale(op, args.scale, p.index_dim);

@@ -84,7 +84,7 @@ core::KlParams fill_params(const Context& context, const KlForwardBackwardArgs& 
   core::check_shape(kKl, "q_idx", args.q_idx, {tokens, heads, -1});
   p.index_dim = args.q_idx.shape[2];
   check(p.index_dim > 0, kKl, "q_idx has an empty axis: got {}, allowed at least 1 dim",
-        describe(args.q_idx));
+        core::shown(args.q_idx));
   core::check_tensor(kKl, "k_idx", args.k_idx, 2, ops::kFloatTypes);
   core::check_shape(kKl, "k_idx", args.k_idx, {args.k.shape[0], p.index_dim});
   core::check_tensor(kKl, "lse_idx", args.lse_idx, 2, {DType::kFloat32});
@@ -97,7 +97,7 @@ core::KlParams fill_params(const Context& context, const KlForwardBackwardArgs& 
   } else {
     check(!args.block_ids.present(), kKl,
           "block_ids are given for all visible tokens: got {}, allowed none with kVisible",
-          describe(args.block_ids));
+          core::shown(args.block_ids));
   }
   check(std::isfinite(args.coefficient), kKl,
         "coefficient is wrong: got {}, allowed a finite number", args.coefficient);

@@ -20,7 +20,7 @@ def test_the_readme_has_a_program():
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program_runs(program, capsys):
-    exec(compile(program, "document", "exec"), {})  # noqa: S102: our own documents
+    exec(compile(program, "document", "exec"), {})  # noqa: S102
     printed = capsys.readouterr().out
     for expected in re.findall(r"print\(\"([^\"{]+)", program):
         assert expected in printed
