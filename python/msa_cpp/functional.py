@@ -131,8 +131,9 @@ def _check_selection(op: str, name: str, lse: Tensor, block_ids: Tensor | None) 
 def _check_tensors(op: str, **tensors: object) -> None:
     """Names what is no tensor; only looked at when a call has failed for its types."""
     for name, value in tensors.items():
-        if value is not None and not isinstance(value, Tensor):
-            raise invalid(op, f"{name} is no tensor: got {type(value).__name__}, allowed Tensor")
+        if not isinstance(value, Tensor):
+            got = "None" if value is None else type(value).__name__
+            raise invalid(op, f"{name} is no tensor: got {got}, allowed Tensor") from None
 
 
 def index_select_blocks(
@@ -188,6 +189,10 @@ def index_select_blocks(
     layout_code, backend_code = _codes(op, layout, backend)
     if lse_scope not in ("selected", "visible"):
         raise invalid(op, f"lse_scope is unknown: got {lse_scope!r}, allowed 'selected', 'visible'")
+    if top_k < 0 or max_blocks < 0:
+        raise invalid(
+            op, f"top_k or max_blocks is wrong: got {top_k} and {max_blocks}, allowed 0 or more"
+        )
     visible = lse_scope == "visible"
     if cu_seqlens_k is None and page_table is None:
         cu_seqlens_k = cu_seqlens_q
@@ -340,7 +345,8 @@ def _attention(
             )  # fmt: skip
             _remember(lse, block_ids)
     except (TypeError, AttributeError, RuntimeError):
-        _check_tensors(op, q=q, k=k, v=v, block_ids=block_ids, cu_seqlens_q=cu_seqlens_q)
+        ids = q if block_ids is None else block_ids
+        _check_tensors(op, q=q, k=k, v=v, block_ids=ids, cu_seqlens_q=cu_seqlens_q)
         raise
     return out, lse
 

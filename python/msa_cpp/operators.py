@@ -83,12 +83,7 @@ def _index_outputs(q_idx, layout, top_k, with_lse, max_blocks):
 
 def _check_rank(op, name, tensor, rank):
     if tensor.ndim != rank:
-        shape = list(tensor.shape)
-        raise invalid(op, f"{name} has the wrong rank: got {rank_text(shape)}, allowed {rank} axes")
-
-
-def rank_text(shape: list[int]) -> str:
-    return f"{len(shape)} axes {shape}"
+        raise invalid(op, f"{name} has the wrong rank: got {tensor.ndim}, allowed {rank}")
 
 
 def _index_forward(
