@@ -3,13 +3,13 @@
 //
 //   cuda_decode_bench [--select ROWSxCOLUMNSxK,...] [--decode BATCHxQUERIESxKEYS,...]
 //                     [--dense BATCHxQUERIESxKEYS,...] [--suite bench/suites/decode.csv]
-//                     [--queries 1,8] [--repeats N] [--stages N] [--json FILE]
+//                     [--queries 1,8] [--repeats N] [--stages N] [--attention 0|1] [--json FILE]
 //
 // A decode step is index and attention of one layer on paged caches whose pages lie in random
 // order; random picks follow from random index keys. Times are medians of a CUDA graph: of one step
 // alone after the L2 was flushed ("cold"), and of ten steps in a row that take turns among as many
 // sets of caches as exceed the L2 several times ("in a row", for each step). Bytes are index keys
-// and the union of the selected blocks, once.
+// and the union of the selected blocks, once. --attention 0 takes the prefill kernels for attention.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -400,6 +400,8 @@ int main(int argc, char** argv) {
       repeats = std::max(1, std::atoi(value.c_str()));
     } else if (std::strcmp(argv[n], "--stages") == 0) {
       msa::cuda::decode_tuning().attention_stages = std::atoi(value.c_str());
+    } else if (std::strcmp(argv[n], "--attention") == 0) {
+      msa::cuda::decode_tuning().attention = value == "1";
     } else if (std::strcmp(argv[n], "--queries") == 0) {
       queries.clear();
       std::stringstream list(value);
@@ -410,8 +412,6 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
-  msa::cuda::DecodeTuning& tuning = msa::cuda::decode_tuning();
-  tuning.index = tuning.attention = tuning.dense = true;
   Lines lines;
   int status = 0;
   try {

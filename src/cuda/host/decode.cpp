@@ -5,6 +5,7 @@
 
 #include "cuda/host/config.h"
 #include "cuda/host/device.h"
+#include "cuda/host/support.h"
 #include "cuda/host/tensor_map.h"
 #include "cuda/sm90/decode/launch.h"
 #include "cuda/sm90/index_forward/params.h"
@@ -15,6 +16,7 @@ namespace {
 constexpr const char* kIndex = "index_forward";
 constexpr const char* kAttention = "attention_forward";
 constexpr const char* kDense = "dense_attention_forward";
+constexpr int64_t kMostRequests = int64_t{1} << 19;
 
 /// Most query rows of a request: what the caller says, or all rows.
 int64_t query_bound(const core::SequenceParams& s) {
@@ -31,6 +33,19 @@ int said_queries(const core::SequenceParams& s) {
 
 int log2_of(int64_t power_of_two) { return std::countr_zero(static_cast<uint64_t>(power_of_two)); }
 
+bool asks_for_ids_alone(const core::IndexForwardParams& op) {
+  return decode_tuning().index && op.block_ids.data != nullptr && op.block_scores == nullptr &&
+         op.lse_idx == nullptr;
+}
+
+/// Grids count requests, queries and heads in 32 bits.
+void check_batch(const char* name, const core::SequenceParams& s) {
+  check_support(s.batch <= kMostRequests, name,
+                "too many requests for the decode kernels of the cuda backend: got {}, allowed {}, "
+                "or more with max_query_length 0",
+                s.batch, kMostRequests);
+}
+
 int64_t most_blocks(const core::IndexForwardParams& op) {
   return op.sequences.paged() ? op.sequences.max_pages : ceil_div(op.k_idx.num_rows, op.block_size);
 }
@@ -43,8 +58,12 @@ size_t fill(const core::IndexForwardParams& op, void* workspace, DecodeIndexPara
   params->head_shift = log2_of(op.num_kv_heads);
   params->score_stride = round_up(std::max<int64_t>(most_blocks(op), 1), 128);
   Carver carver(workspace);
-  params->scores =
-      carver.take<float>(op.sequences.num_query_tokens * op.num_kv_heads * params->score_stride);
+  // A call of more rows than come this way without a word may be what sizes the workspace of one
+  // that does.
+  const int64_t rows = params->max_queries > 0
+                           ? op.sequences.num_query_tokens
+                           : std::min<int64_t>(op.sequences.num_query_tokens, kDecodeQueries);
+  params->scores = carver.take<float>(rows * op.num_kv_heads * params->score_stride);
   return carver.bytes();
 }
 
@@ -90,9 +109,7 @@ DecodeTuning& decode_tuning() {
 
 int decode_index_queries(const core::IndexForwardParams& op) {
   const int64_t bound = query_bound(op.sequences);
-  const bool ids_alone =
-      op.block_ids.data != nullptr && op.block_scores == nullptr && op.lse_idx == nullptr;
-  return decode_tuning().index && ids_alone && bound <= kDecodeQueries &&
+  return asks_for_ids_alone(op) && bound <= kDecodeQueries &&
                  bound * op.num_kv_heads <= kDecodeIndexRows &&
                  op.sequences.batch <= kDecodeMostRequests
              ? static_cast<int>(bound)
@@ -104,6 +121,7 @@ int decode_attention_queries(const core::AttentionForwardParams& op) {
 }
 
 size_t decode_index_workspace(const core::IndexForwardParams& op) {
+  if (!asks_for_ids_alone(op)) return 0;
   DecodeIndexParams params;
   return fill(op, nullptr, &params);
 }
@@ -131,6 +149,7 @@ int decode_dense_queries(const core::AttentionForwardParams& op) {
 }
 
 void decode_attention(const core::AttentionForwardParams& op, const core::RunContext& run) {
+  check_batch(kAttention, op.sequences);
   DecodeAttentionParams params = attention_params(op, decode_attention_queries(op));
   // Few thread blocks: all of a list at once. Many: one block at a time, and three thread blocks on
   // a multiprocessor. The bits are the same.
@@ -155,6 +174,7 @@ size_t decode_dense_workspace(const core::AttentionForwardParams& op) {
 }
 
 void decode_dense(const core::AttentionForwardParams& op, const core::RunContext& run) {
+  check_batch(kDense, op.sequences);
   DecodeAttentionParams params = attention_params(op, decode_dense_queries(op));
   fill_dense(op, run.workspace, &params);
   const DecodeAttentionMaps maps = attention_maps(kDense, op);

@@ -20,6 +20,8 @@ int decode_index_queries(const core::IndexForwardParams& op);
 int decode_attention_queries(const core::AttentionForwardParams& op);
 int decode_dense_queries(const core::AttentionForwardParams& op);
 
+/// Of this call, or, if it takes the other kernels, of the largest with its tables that comes here
+/// because of its number of rows.
 size_t decode_index_workspace(const core::IndexForwardParams& op);
 void decode_index(const core::IndexForwardParams& op, const core::RunContext& run);
 void decode_attention(const core::AttentionForwardParams& op, const core::RunContext& run);

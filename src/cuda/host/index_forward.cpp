@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 
 #include "cuda/host/config.h"
@@ -43,9 +44,11 @@ size_t fill(const core::IndexForwardParams& op, void* workspace, IndexKernelPara
 }  // namespace
 
 size_t index_forward_workspace(const core::IndexForwardParams& op, int) {
-  if (decode_index_queries(op) > 0) return decode_index_workspace(op);
+  // Maxima may size the workspace of calls with fewer rows, which take the decode kernels.
+  const size_t decode_bytes = decode_index_workspace(op);
+  if (decode_index_queries(op) > 0) return decode_bytes;
   IndexKernelParams params;
-  return fill(op, nullptr, &params);
+  return std::max(decode_bytes, fill(op, nullptr, &params));
 }
 
 void index_forward(const core::IndexForwardParams& op, const core::RunContext& run) {
