@@ -10,6 +10,7 @@
 
 #include "library/check_results.h"
 #include "library/expect_error.h"
+#include "library/scratch.h"
 #include "msa/msa.h"
 
 namespace msa::test {
@@ -94,9 +95,9 @@ TEST(SelectBlocks, RefusesWhatItCannotRead) {
 
 TEST(MaxQueryLength, IsCheckedWhereLengthsCanBeRead) {
   const Context context({.backend = Backend::kCpu, .num_threads = 1});
-  std::vector<float> q(3 * 8), k(5 * 8);
+  std::vector<float> q(24), k(40);
   const std::vector<int32_t> q_ends = {0, 3}, k_ends = {0, 5};
-  std::vector<int32_t> ids(3 * 2);
+  std::vector<int32_t> ids(6);
   IndexForwardArgs args;
   args.q_idx = Tensor(q.data(), DType::kFloat32, {3, 1, 8});
   args.k_idx = Tensor(k.data(), DType::kFloat32, {5, 8});
@@ -104,9 +105,8 @@ TEST(MaxQueryLength, IsCheckedWhereLengthsCanBeRead) {
   args.sequences.cu_seqlens_k = Tensor(k_ends.data(), DType::kInt32, {2});
   args.block_size = 2;
   args.block_ids = MutableTensor(ids.data(), DType::kInt32, {1, 3, 2});
-  std::vector<std::byte> memory(index_forward_workspace_size(context, args) + 64);
-  const auto address = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
-  const Workspace workspace = {reinterpret_cast<void*>(address), memory.size() - 64};
+  const Scratch scratch(index_forward_workspace_size(context, args));
+  const Workspace workspace = scratch.view();
   args.max_query_length = 3;
   EXPECT_NO_THROW(index_forward(context, args, workspace));
   args.max_query_length = 2;
