@@ -27,13 +27,14 @@ void fill_ids(const Call& call, const TensorView& ids, int64_t layout, int64_t b
 void forward(int64_t backend, TensorView q, TensorView k, TensorView v,
              Optional<TensorView> block_ids, TensorView cu_seqlens_q,
              Optional<TensorView> cu_seqlens_k, Optional<TensorView> page_table,
-             Optional<TensorView> kv_lens, int64_t block_size, Optional<double> scale,
-             int64_t layout, TensorView out, Optional<TensorView> lse,
+             Optional<TensorView> kv_lens, int64_t max_query_length, int64_t block_size,
+             Optional<double> scale, int64_t layout, TensorView out, Optional<TensorView> lse,
              Optional<TensorView> workspace) {
   const bool sparse = block_ids.has_value();
   const Call call(sparse ? "attention_forward" : "dense_attention_forward", backend, "q", q);
   const Sequences sequences = call.sequences(cu_seqlens_q, cu_seqlens_k, page_table, kv_lens);
   const auto fill_outputs = [&](auto& args) {
+    args.max_query_length = max_query_length;
     args.out = call.output("out", out);
     args.lse = call.output("lse", lse);
   };

@@ -22,7 +22,8 @@ struct Maxima {
   int64_t rows;
   int64_t keys;  ///< packed keys, or with pages the pages of the cache
   int64_t batch;
-  int64_t max_pages;  ///< of a request; 0: keys are packed
+  int64_t max_pages;         ///< of a request; 0: keys are packed
+  int64_t max_query_length;  ///< 0: not known
   int64_t num_q_heads;
   int64_t num_kv_heads;
   int64_t head_dim;
@@ -64,6 +65,7 @@ struct Maxima {
     args.sequences = sequences();
     args.out = queries();
     args.lse = lse();
+    if constexpr (requires { args.max_query_length; }) args.max_query_length = max_query_length;
   }
   template <typename Args>
   void fill_backward(Args& args) const {
@@ -89,6 +91,7 @@ size_t bytes_of(const Context& context, Op op, const Maxima& m) {
       args.k_idx = m.index_keys();
       args.sequences = m.sequences();
       m.fill_ids(args);
+      args.max_query_length = m.max_query_length;
       args.lse_idx = m.lse_idx();
       return index_forward_workspace_size(context, args);
     }
@@ -137,9 +140,9 @@ size_t bytes_of(const Context& context, Op op, const Maxima& m) {
 }
 
 int64_t plan_bytes(int64_t backend, int64_t device_type, int64_t op, int64_t dtype, int64_t rows,
-                   int64_t keys, int64_t batch, int64_t max_pages, int64_t num_q_heads,
-                   int64_t num_kv_heads, int64_t head_dim, int64_t index_dim, int64_t block_size,
-                   int64_t top_k) {
+                   int64_t keys, int64_t batch, int64_t max_pages, int64_t max_query_length,
+                   int64_t num_q_heads, int64_t num_kv_heads, int64_t head_dim, int64_t index_dim,
+                   int64_t block_size, int64_t top_k) {
   return guarded([&] {
     const Context& context = context_for("plan", backend, static_cast<int>(device_type));
     const Maxima maxima = {.dtype = static_cast<DType>(dtype),
@@ -147,6 +150,7 @@ int64_t plan_bytes(int64_t backend, int64_t device_type, int64_t op, int64_t dty
                            .keys = keys,
                            .batch = batch,
                            .max_pages = max_pages,
+                           .max_query_length = max_query_length,
                            .num_q_heads = num_q_heads,
                            .num_kv_heads = num_kv_heads,
                            .head_dim = head_dim,

@@ -9,7 +9,14 @@ workspace, backends. docs/python.md is the guide.
 from . import operators
 from ._library import description, lib, unsupported
 from .errors import MsaError, MsaInvalidArgument, MsaOutOfMemory, MsaUnsupported
-from .functional import Selection, dense_attention, index_select_blocks, kl_loss, msa_attention
+from .functional import (
+    Selection,
+    dense_attention,
+    index_select_blocks,
+    kl_loss,
+    msa_attention,
+    select_blocks,
+)
 from .module import MsaAttention
 from .serving import Plan, cache_append, copy_pages, decode, plan, run
 
@@ -34,5 +41,6 @@ __all__ = [
     "operators",
     "plan",
     "run",
+    "select_blocks",
     "unsupported",
 ]

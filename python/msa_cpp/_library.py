@@ -27,6 +27,7 @@ OPS = {
     "attention_backward": 8,
     "dense_attention_backward": 9,
     "kl_forward_backward": 10,
+    "select_blocks": 12,
 }
 DLPACK_DEVICES = {"cpu": 1, "cuda": 2}
 
@@ -36,6 +37,7 @@ attention_backward = lib.attention_backward
 kl_forward_backward = lib.kl_forward_backward
 cache_append = lib.cache_append
 copy_pages = lib.copy_pages
+select_blocks = lib.select_blocks
 
 
 def code(op: str, what: str, table: dict, key: object) -> int:

@@ -4,8 +4,9 @@ Everything is packed: the tokens of all requests stand one after another, and `c
 (int32 [batch + 1], on the tensors' device) says where each begins. Row t of the q_len rows of a
 request stands at position k_len - q_len + t. Keys are packed likewise (`cu_seqlens_k`; left out, it
 is cu_seqlens_q: each request attends to itself), or lie in pages of one block each (`page_table`
-int32 [batch, max_pages] and `kv_lens` int32 [batch]). Units are tokens; scales multiply dot
-products; every lse is a natural logarithm.
+int32 [batch, max_pages] and `kv_lens` int32 [batch]). `max_query_length` says how many rows a
+request has at most, 0 that it is not known: up to 16, Hopper takes its kernels for decode. Units
+are tokens; scales multiply dot products; every lse is a natural logarithm.
 
 Symbols: T query tokens, Tk key tokens, Hq query heads, Hkv key-value heads, G = Hq / Hkv, D and Di
 head and index dim, B block size, K blocks kept, P pages. Types: float32, bfloat16, float16; on
@@ -147,6 +148,7 @@ def index_select_blocks(
     scale: float | None = None,
     page_table: Tensor | None = None,
     kv_lens: Tensor | None = None,
+    max_query_length: int = 0,
     layout: str = "head_major",
     with_lse: bool = False,
     lse_scope: str = "selected",
@@ -168,7 +170,7 @@ def index_select_blocks(
     Args:
         q_idx: [T, Hkv, Di].
         k_idx: [Tk, Di], or with pages [P, B, Di].
-        cu_seqlens_q, cu_seqlens_k, page_table, kv_lens: see the head of this module.
+        cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length: see the head of this module.
         top_k: K, at least 1, the local block included; 0 picks nothing (for lse_idx alone).
         block_size: B in tokens.
         scale: finite and > 0; default 1 / sqrt(Di).
@@ -197,7 +199,7 @@ def index_select_blocks(
     if cu_seqlens_k is None and page_table is None:
         cu_seqlens_k = cu_seqlens_q
     inputs = (
-        q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale,
+        q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale,
         layout_code, backend_code,
     )  # fmt: skip
     try:
@@ -222,7 +224,7 @@ def index_select_blocks(
             )  # fmt: skip
         else:
             _library.index_forward(
-                backend_code, q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens,
+                backend_code, q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length,
                 block_size, scale, layout_code, visible, block_ids, block_scores, lse_idx,
                 workspace,
             )  # fmt: skip
@@ -231,6 +233,50 @@ def index_select_blocks(
         _check_tensors(op, q_idx=q_idx, k_idx=k_idx, cu_seqlens_q=cu_seqlens_q)
         raise
     return Selection(block_ids, lse_idx, block_scores)
+
+
+def select_blocks(
+    block_scores: Tensor,
+    *,
+    top_k: int,
+    local_blocks: Tensor | None = None,
+    layout: str = "head_major",
+    block_ids: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """The selection alone, over block scores that there are already: the K best of each row, exactly.
+
+    Ties go to the lower id, -0 equals +0, a NaN counts as minus infinity. The result has no gradient.
+
+    Args:
+        block_scores: float32 [Hkv, T, max_blocks].
+        top_k: K, at least 1.
+        local_blocks: int32 [T]; row t may then take blocks 0 to local_blocks[t], the last of which is
+            always taken; below 0 the row is empty. Without, every block competes.
+        layout: of block_ids.
+        block_ids: int32 [Hkv, T, K] or [T, Hkv, K], to write to.
+
+    Returns:
+        block_ids: ascending, then -1.
+
+    Raises:
+        MsaInvalidArgument, MsaUnsupported: see the head of this module.
+    """
+    op = "select_blocks"
+    layout_code, backend_code = _codes(op, layout, backend)
+    if top_k < 1:
+        raise invalid(op, f"top_k is wrong: got {top_k}, allowed 1 or more")
+    try:
+        if not _is_compiling():
+            _check_device(op, block_scores)
+        if block_ids is None:
+            scores = block_scores.detach()
+            return _ops.select_blocks(scores, local_blocks, top_k, layout_code, backend_code)
+        _library.select_blocks(backend_code, block_scores, local_blocks, layout_code, block_ids)
+    except (TypeError, AttributeError, RuntimeError):
+        _check_tensors(op, block_scores=block_scores)
+        raise
+    return block_ids
 
 
 def msa_attention(
@@ -245,6 +291,7 @@ def msa_attention(
     scale: float | None = None,
     page_table: Tensor | None = None,
     kv_lens: Tensor | None = None,
+    max_query_length: int = 0,
     layout: str = "head_major",
     out: Tensor | None = None,
     lse: Tensor | None = None,
@@ -265,7 +312,7 @@ def msa_attention(
         k, v: [Tk, Hkv, D], or with pages [P, B, Hkv, D] in any strides with a dense last axis.
         block_ids: int32 [Hkv, T, K] or [T, Hkv, K] by `layout`: a set in any order, ended by the
             first -1; a repeat counts once, an id without a visible token is ignored.
-        cu_seqlens_q, cu_seqlens_k, page_table, kv_lens: see the head of this module.
+        cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length: see the head of this module.
         block_size: B in tokens.
         scale: finite and > 0; default 1 / sqrt(D).
         out: [T, Hq, D] with q's type, to write to; then nothing is differentiable.
@@ -281,7 +328,7 @@ def msa_attention(
         raise invalid("attention_forward", "block_ids are missing: got None, allowed int32 ids")
     return _attention(
         "attention_forward", q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, block_size, scale,
-        page_table, kv_lens, layout, out, lse, workspace, backend,
+        page_table, kv_lens, max_query_length, layout, out, lse, workspace, backend,
     )  # fmt: skip
 
 
@@ -295,6 +342,7 @@ def dense_attention(
     scale: float | None = None,
     page_table: Tensor | None = None,
     kv_lens: Tensor | None = None,
+    max_query_length: int = 0,
     out: Tensor | None = None,
     lse: Tensor | None = None,
     workspace: Tensor | None = None,
@@ -306,13 +354,13 @@ def dense_attention(
     """
     return _attention(
         "dense_attention_forward", q, k, v, None, cu_seqlens_q, cu_seqlens_k, 128, scale,
-        page_table, kv_lens, "head_major", out, lse, workspace, backend,
+        page_table, kv_lens, max_query_length, "head_major", out, lse, workspace, backend,
     )  # fmt: skip
 
 
 def _attention(
     op, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, block_size, scale, page_table, kv_lens,
-    layout, out, lse, workspace, backend,
+    max_query_length, layout, out, lse, workspace, backend,
 ):  # fmt: skip
     layout_code, backend_code = _codes(op, layout, backend)
     if cu_seqlens_k is None and page_table is None:
@@ -325,7 +373,7 @@ def _attention(
             if lse is not None:
                 raise invalid(op, "lse= is given without out=: got one, allowed both or none")
             out, lse = _ops.attention_forward(
-                q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size,
+                q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size,
                 scale, layout_code, backend_code,
             )  # fmt: skip
             if not compiling:
@@ -335,12 +383,12 @@ def _attention(
             _check_out(op, (q, k, v))
         if compiling:
             _ops.attention_forward_out(
-                q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size,
+                q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size,
                 scale, layout_code, backend_code, out=out, lse=lse, workspace=workspace,
             )  # fmt: skip
         else:
             _library.attention_forward(
-                backend_code, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens,
+                backend_code, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length,
                 block_size, scale, layout_code, out, lse, workspace,
             )  # fmt: skip
             _remember(lse, block_ids)

@@ -18,7 +18,10 @@ from .errors import invalid
 
 library = torch.library.Library("msa_cpp", "DEF")
 
-_SEQUENCES = "Tensor cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? page_table, Tensor? kv_lens"
+_SEQUENCES = (
+    "Tensor cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? page_table, Tensor? kv_lens,"
+    " int max_query_length"
+)
 _SPARSE = "int block_size, float? scale, int layout, int backend"
 _ATTENTION = f"Tensor q, Tensor k, Tensor v, Tensor? block_ids, {_SEQUENCES}, {_SPARSE}"
 _INDEX = f"Tensor q_idx, Tensor k_idx, {_SEQUENCES}, {_SPARSE}"
@@ -46,6 +49,10 @@ library.define(
     " Tensor lse_idx, Tensor? block_ids, Tensor cu_seqlens_q, Tensor cu_seqlens_k, int block_size,"
     " float? scale, float? scale_idx, int layout, float coefficient, float normaliser, int backend)"
     " -> (Tensor loss, Tensor dq_idx, Tensor dk_idx)"
+)
+library.define(
+    "select_blocks(Tensor block_scores, Tensor? local_blocks, int top_k, int layout, int backend)"
+    " -> Tensor block_ids"
 )
 library.define(
     "cache_append(Tensor cu_seqlens_q, Tensor page_table, Tensor kv_lens, Tensor? k, Tensor? v,"
@@ -87,13 +94,13 @@ def _check_rank(op, name, tensor, rank):
 
 
 def _index_forward(
-    q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale, layout,
+    q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale, layout,
     backend, top_k, with_lse, lse_visible, max_blocks,
 ):  # fmt: skip
     _check_rank("index_forward", "q_idx", q_idx, 3)
     ids, lse, scores = outputs = _index_outputs(q_idx, layout, top_k, with_lse, max_blocks)
     _library.index_forward(
-        backend, q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale,
+        backend, q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale,
         layout, lse_visible, ids if top_k > 0 else None, scores if max_blocks > 0 else None,
         lse if with_lse else None, None,
     )  # fmt: skip
@@ -101,7 +108,7 @@ def _index_forward(
 
 
 def _index_forward_fake(
-    q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale, layout,
+    q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale, layout,
     backend, top_k, with_lse, lse_visible, max_blocks,
 ):  # fmt: skip
     _check_rank("index_forward", "q_idx", q_idx, 3)
@@ -109,11 +116,11 @@ def _index_forward_fake(
 
 
 def _index_forward_out(
-    q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale, layout,
+    q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale, layout,
     backend, lse_visible, *, block_ids, lse_idx, block_scores, workspace,
 ):  # fmt: skip
     _library.index_forward(
-        backend, q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale,
+        backend, q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale,
         layout, lse_visible, block_ids, block_scores, lse_idx, workspace,
     )  # fmt: skip
 
@@ -125,12 +132,12 @@ def _attention_outputs(q):
 
 
 def _attention_forward(
-    q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale, layout,
+    q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale, layout,
     backend,
 ):  # fmt: skip
     out, lse = _attention_outputs(q)
     _library.attention_forward(
-        backend, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size,
+        backend, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size,
         scale, layout, out, lse, None,
     )  # fmt: skip
     return out, lse
@@ -141,11 +148,11 @@ def _attention_forward_fake(q, *rest):
 
 
 def _attention_forward_out(
-    q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size, scale, layout,
+    q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size, scale, layout,
     backend, *, out, lse, workspace,
 ):  # fmt: skip
     _library.attention_forward(
-        backend, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, block_size,
+        backend, q, k, v, block_ids, cu_seqlens_q, cu_seqlens_k, page_table, kv_lens, max_query_length, block_size,
         scale, layout, out, lse, workspace,
     )  # fmt: skip
 
@@ -195,6 +202,20 @@ def _cache_append(
     )
 
 
+def _select_blocks_fake(block_scores, local_blocks, top_k, layout, backend):
+    _check_rank("select_blocks", "block_scores", block_scores, 3)
+    heads, tokens, _ = block_scores.shape
+    shape = (heads, tokens, top_k) if layout == 0 else (tokens, heads, top_k)
+    return block_scores.new_empty(shape, dtype=torch.int32)
+
+
+def _select_blocks(block_scores, local_blocks, top_k, layout, backend):
+    ids = _select_blocks_fake(block_scores, local_blocks, top_k, layout, backend)
+    _library.select_blocks(backend, block_scores, local_blocks, layout, ids)
+    return ids
+
+
+_implement("select_blocks", _select_blocks, _select_blocks_fake)
 _implement("index_forward", _index_forward, _index_forward_fake)
 _implement("index_forward_out", _index_forward_out, _nothing)
 _implement("attention_forward", _attention_forward, _attention_forward_fake)
@@ -205,7 +226,7 @@ _implement("cache_append", _cache_append, _nothing)
 
 
 def _save_attention(ctx, inputs, output) -> None:
-    q, k, v, block_ids, cu_q, cu_k, page_table, _, block_size, scale, layout, backend = inputs
+    q, k, v, block_ids, cu_q, cu_k, page_table, _, _, *options = inputs
     if page_table is not None:
         raise invalid(
             "attention_backward",
@@ -213,7 +234,7 @@ def _save_attention(ctx, inputs, output) -> None:
             f"{list(page_table.shape)}, allowed packed keys, or torch.no_grad()",
         )
     ctx.save_for_backward(q, k, v, block_ids, cu_q, cu_k, *output)
-    ctx.options = (block_size, scale, layout, backend)
+    ctx.options = options
 
 
 def _attention_gradients(ctx, dout, dlse):
@@ -226,7 +247,7 @@ def _attention_gradients(ctx, dout, dlse):
     dq, dk, dv = torch.ops.msa_cpp.attention_backward(
         dout, dlse, q, k, v, block_ids, cu_q, cu_k, out, lse, *ctx.options
     )
-    return dq, dk, dv, *[None] * 9
+    return dq, dk, dv, *[None] * 10
 
 
 def _save_kl(ctx, inputs, output) -> None:

@@ -105,6 +105,7 @@ def decode(
     cu_seqlens_q: Tensor | None = None,
     *,
     top_k: int,
+    max_query_length: int = 0,
     k: Tensor | None = None,
     v: Tensor | None = None,
     k_idx: Tensor | None = None,
@@ -128,6 +129,7 @@ def decode(
         page_table: int32 [batch, max_pages].  kv_lens: int32 [batch], the new tokens included.
         cu_seqlens_q: int32 [batch + 1]; default one token for each request.
         top_k: K.
+        max_query_length: most rows of a request, 0: not known; 1 without cu_seqlens_q.
         k, v, k_idx: [T, Hkv, D] and [T, Di], the new tokens; none, if the caches have them already.
         scale, scale_idx: defaults 1 / sqrt(D) and 1 / sqrt(Di).
         block_ids: int32 [Hkv, T, K] by `layout`, out: [T, Hq, D], lse: float32 [T, Hq], workspace:
@@ -145,6 +147,7 @@ def decode(
         shape = list(k_cache.shape)
         raise invalid(op, f"k_cache has the wrong shape: got {shape}, allowed [P, B, Hkv, D]")
     if cu_seqlens_q is None:
+        max_query_length = 1
         cu_seqlens_q = torch.arange(q.shape[0] + 1, dtype=torch.int32, device=q.device)
     if k is not None or v is not None or k_idx is not None:
         cache_append(
@@ -153,7 +156,8 @@ def decode(
         )  # fmt: skip
     shared = {
         "block_size": k_cache.shape[1], "page_table": page_table, "kv_lens": kv_lens,
-        "layout": layout, "workspace": workspace, "backend": backend,
+        "max_query_length": max_query_length, "layout": layout, "workspace": workspace,
+        "backend": backend,
     }  # fmt: skip
     picked = index_select_blocks(
         q_idx,
@@ -184,6 +188,7 @@ class Plan:
     max_keys: int
     max_batch: int
     max_pages: int
+    max_query_length: int
     dtype: torch.dtype
     device: torch.device
     backend: str | None
@@ -212,6 +217,7 @@ def plan(
     block_size: int = 128,
     max_batch: int = 1,
     max_pages: int = 0,
+    max_query_length: int = 0,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
     backend: str | None = None,
@@ -227,6 +233,7 @@ def plan(
         max_keys: packed key tokens; with pages, the pages of the cache.
         max_batch: requests in a call.
         max_pages: pages of one request; 0 where keys are packed.
+        max_query_length: most query rows of a request, 0: not known; up to 16, Hopper plans decode.
         dtype: of q, k, v, q_idx and k_idx.
         training: size the backward ops and the KL loss, too.
 
@@ -243,8 +250,8 @@ def plan(
         device_code(op, device),
     )
     sizes = (
-        max_tokens, max_keys, max_batch, max_pages, num_q_heads, num_kv_heads, head_dim, index_dim,
-        block_size, top_k,
+        max_tokens, max_keys, max_batch, max_pages, max_query_length, num_q_heads, num_kv_heads,
+        head_dim, index_dim, block_size, top_k,
     )  # fmt: skip
     dtype_code = code(op, "dtype", DTYPES, dtype)
     op_bytes = {
@@ -252,7 +259,7 @@ def plan(
     }
     return Plan(
         num_q_heads, num_kv_heads, head_dim, index_dim, block_size, top_k, max_tokens, max_keys,
-        max_batch, max_pages, dtype, device, backend, op_bytes,
+        max_batch, max_pages, max_query_length, dtype, device, backend, op_bytes,
     )  # fmt: skip
 
 
@@ -306,7 +313,7 @@ def run(
         )
     shared = {
         "block_size": plan.block_size, "page_table": page_table, "kv_lens": kv_lens,
-        "workspace": workspace, "backend": plan.backend,
+        "max_query_length": plan.max_query_length, "workspace": workspace, "backend": plan.backend,
     }  # fmt: skip
     picked = index_select_blocks(
         q_idx, k_idx, cu_seqlens_q, cu_seqlens_k, top_k=plan.top_k, scale=scale_idx,

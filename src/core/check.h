@@ -67,12 +67,12 @@ float check_scale(const char* op, std::optional<float> scale, int64_t dim);
 SequenceParams check_sequences(const char* op, const Sequences& sequences, int64_t num_query_tokens,
                                const Tensor& keys, std::string_view keys_name);
 
-/// Contents of the sequence arrays, for backends whose arrays the host can read: starts at 0,
-/// never falls, ends within the tensors; lengths within the table; pages within the cache. Of the
-/// table only slots [slot_begin, slot_end) are read.
 /// What the caller says of the longest request; 0: nothing.
 void check_max_query_length(const char* op, int64_t max_query_length);
 
+/// Contents of the sequence arrays, for backends whose arrays the host can read: starts at 0,
+/// never falls, ends within the tensors; lengths within the table; pages within the cache. Of the
+/// table only slots [slot_begin, slot_end) are read.
 void check_sequence_contents(const char* op, const SequenceParams& params, int64_t num_key_tokens,
                              int64_t slot_begin = 0,
                              int64_t slot_end = std::numeric_limits<int64_t>::max());

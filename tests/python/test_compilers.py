@@ -57,7 +57,7 @@ def gradients(function, leaves):
 @pytest.mark.parametrize("sparse", [True, False])
 def test_opcheck_attention(batch, saved, sparse):
     ids = saved[1].block_ids if sparse else None
-    arguments = (batch.q, batch.k, batch.v, ids, batch.cu_q, batch.cu_k, None, None, *SPARSE)
+    arguments = (batch.q, batch.k, batch.v, ids, batch.cu_q, batch.cu_k, None, None, 0, *SPARSE)
     torch.library.opcheck(OPS.attention_forward, arguments)
 
 
@@ -80,13 +80,19 @@ def test_opcheck_kl(batch, saved):
     "wanted", [(3, True, False, 8), (3, False, False, 0), (0, False, False, 8)]
 )
 def test_opcheck_index(batch, saved, wanted):
-    rows = (*saved[0][3:], batch.cu_q, batch.cu_k, None, None)
+    rows = (*saved[0][3:], batch.cu_q, batch.cu_k, None, None, 0)
     torch.library.opcheck(OPS.index_forward, (*rows, *SPARSE, *wanted))
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+def test_opcheck_select_blocks(layout):
+    scores, local = torch.randn(2, 7, 12), torch.arange(-1, 6).int()
+    torch.library.opcheck(OPS.select_blocks, (scores, local, 4, layout, REFERENCE))
 
 
 def test_opcheck_what_writes(batch, saved):
     (q, k, v, q_idx, k_idx), picked, out, lse = saved
-    rows = (batch.cu_q, batch.cu_k, None, None, *SPARSE)
+    rows = (batch.cu_q, batch.cu_k, None, None, 0, *SPARSE)
     torch.library.opcheck(
         OPS.attention_forward_out, (q, k, v, picked.block_ids, *rows),
         {"out": torch.empty_like(out), "lse": torch.empty_like(lse), "workspace": None},

@@ -208,3 +208,30 @@ def test_a_call_beyond_its_plan_is_refused(changes, message):
             workspace=plan.new_workspace(),
         )  # fmt: skip
     assert (ids == 77).all() and (out == 77.0).all()
+
+
+@pytest.mark.parametrize("backend", cases.KINDS)
+def test_selection_over_scores_is_that_of_the_index(backend):
+    batch = Requests().batch
+    options = {"top_k": TOP_K, "backend": backend}
+    picked = msa_cpp.index_select_blocks(
+        batch.q_idx, batch.k_idx, batch.cu_q, block_size=BLOCK, max_blocks=8, **options
+    )
+    local = torch.cat([torch.arange(n) // BLOCK for n in LENGTHS]).int()
+    ids = msa_cpp.select_blocks(picked.block_scores, local_blocks=local, **options)
+    assert torch.equal(ids, picked.block_ids)
+    other = torch.empty(sum(LENGTHS), GROUPS, TOP_K, dtype=torch.int32)
+    msa_cpp.select_blocks(
+        picked.block_scores, local_blocks=local, layout="token_major", block_ids=other, **options
+    )
+    assert torch.equal(other.transpose(0, 1), ids)
+    free = msa_cpp.select_blocks(picked.block_scores, **options)
+    best = picked.block_scores.topk(TOP_K).indices.sort().values
+    rows = picked.block_scores.isfinite().sum(-1) >= TOP_K
+    assert torch.equal(free[rows].long(), best[rows])
+
+
+def test_a_longer_request_than_said_is_refused():
+    batch = Requests().batch
+    with pytest.raises(ValueError, match="request 0 has more rows than max_query_length: got 61"):
+        msa_cpp.dense_attention(batch.q, batch.k, batch.v, batch.cu_q, max_query_length=16)
