@@ -104,6 +104,31 @@ Work attend_work(const LayerShape& shape, const std::vector<Request>& requests,
           row_bytes(shape, requests) + id_bytes(shape, requests) + read * token_bytes};
 }
 
+Work backward_work(const LayerShape& shape, const std::vector<Request>& requests,
+                   const Work& forward) {
+  const double rows = real(count_queries(requests) * shape.q_heads * shape.head_dim);
+  const double keys = count_keys(requests) * real(2 * shape.kv_heads * shape.head_dim);
+  return {2.5 * forward.flop,  // beside what the forward reads and lse: dout, dq, dk and dv
+          forward.bytes + 2 * rows * bytes_of(shape.q_type) + keys * bytes_of(shape.kv_type)};
+}
+
+Work kl_work(const LayerShape& shape, const std::vector<Request>& requests, const Work& forward,
+             bool listed) {
+  const double group_dim = real(shape.group_size() * shape.head_dim);
+  const double index_dim = real(shape.head_dim);
+  const double num_queries = real(count_queries(requests));
+  const double row = real(shape.q_heads * shape.head_dim) * bytes_of(shape.q_type) +
+                     real(shape.q_heads) * sizeof(float);
+  const double index_row = 2 * real(shape.kv_heads) * index_dim * bytes_of(shape.q_type) +
+                           real(shape.kv_heads) * sizeof(float);
+  // Of what the forward reads the keys alone, and the lists.
+  const double ids = listed ? id_bytes(shape, requests) : 0;
+  const double keys = (forward.bytes - row_bytes(shape, requests) - ids) / 2;
+  return {forward.flop * (2 * group_dim + 6 * index_dim) / (4 * group_dim),
+          num_queries * (row + index_row) + keys + ids +
+              2 * count_keys(requests) * index_dim * bytes_of(shape.kv_type)};
+}
+
 double floor_seconds(const Work& work, double gflops, double gbytes_per_second) {
   return std::max(work.flop / gflops, work.bytes / gbytes_per_second) * 1e-9;
 }

@@ -10,10 +10,14 @@
 //                                         over all queries and groups
 //   dense    4 Hq D pairs
 //   append   0
+//   backward 2.5 times its forward        five products in place of two, sparse or dense
+//   kl       (2 G D + 6 Di) / (4 G D) of the forward of its scope: q.k of all heads, the index dot
+//            and its two gradients
 //
 // Bytes: every input read once and every output written once. Of the caches: index reads the index
 // keys of each request longer than K B, dense its keys and values, attend those of the distinct
-// blocks that each group of the request lists. Page tables and lengths are left out.
+// blocks that each group of the request lists. Gradients are written for every key. Page tables and
+// lengths are left out.
 // docs/bench.md derives it.
 #pragma once
 
@@ -57,6 +61,13 @@ Work append_work(const LayerShape& shape, const std::vector<Request>& requests);
 /// `block_ids` is [Hkv, queries of all requests, K], each list ended by its first -1.
 Work attend_work(const LayerShape& shape, const std::vector<Request>& requests,
                  const std::vector<int32_t>& block_ids);
+
+/// Gradients of attention and of the KL loss; `forward` is the work of the forward of their scope,
+/// which is that of listed blocks or of all visible tokens.
+Work backward_work(const LayerShape& shape, const std::vector<Request>& requests,
+                   const Work& forward);
+Work kl_work(const LayerShape& shape, const std::vector<Request>& requests, const Work& forward,
+             bool listed);
 
 /// What the roofs allow at best: the longer of the products at `gflops` and the bytes at
 /// `gbytes_per_second` (both in units of 10^9).

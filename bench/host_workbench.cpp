@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 #include <random>
+#include <type_traits>
 
 #include "bench/cuda/picks.h"
 #include "bench/workbench.h"
@@ -29,13 +30,14 @@ float normal_of(uint64_t bits) {
 class HostWorkbench final : public Workbench {
  public:
   HostWorkbench(const Context& context, const LayerShape& shape, const Room& room,
-                const Picks& picks, Clock clock, const ReadBuffer* flush)
+                const Picks& picks, Clock clock, const ReadBuffer* flush, bool training)
       : context_(context),
         shape_(shape),
         room_(room),
         picks_(picks),
         stopwatch_(clock, context.num_threads()),
         flush_(flush),
+        training_(training),
         random_(picks.seed) {
     const int64_t key_dim = shape.kv_heads * shape.head_dim;
     const int64_t slots = room.blocks * shape.block_size;
@@ -52,11 +54,20 @@ class HostWorkbench final : public Workbench {
     lse_.resize(count(room.queries * shape.q_heads));
     index_ids_.resize(count(room.queries * shape.kv_heads * shape.top_k));
     made_ids_.resize(index_ids_.size());
+    if (!training) return;
+    dout_ = random_rows(shape.q_heads);
+    dq_.resize(q_.size());
+    dk_.resize(k_.size());
+    dv_.resize(v_.size());
+    dq_idx_.resize(q_idx_.size());
+    dk_idx_.resize(k_idx_.size());
+    lse_idx_.resize(count(room.queries * shape.kv_heads));
   }
 
   void place(const std::vector<Request>& requests) override {
     num_queries_ = count_queries(requests);
     cu_q_ = {0};
+    cu_k_ = {0};
     k_lens_.clear();
     table_.assign(count(room_.table_blocks) * requests.size(), 0);
     std::vector<int32_t> pages(count(room_.blocks));
@@ -65,6 +76,7 @@ class HostWorkbench final : public Workbench {
     size_t used = 0;
     for (size_t r = 0; r < requests.size(); ++r) {
       cu_q_.push_back(cu_q_.back() + static_cast<int32_t>(requests[r].q_len));
+      cu_k_.push_back(cu_k_.back() + static_cast<int32_t>(requests[r].k_len));
       k_lens_.push_back(static_cast<int32_t>(requests[r].k_len));
       const size_t blocks = count((requests[r].k_len + shape_.block_size - 1) / shape_.block_size);
       std::copy_n(pages.begin() + static_cast<std::ptrdiff_t>(used), blocks,
@@ -93,8 +105,33 @@ class HostWorkbench final : public Workbench {
         const Workspace space = workspace(dense_attention_forward_workspace_size(context_, args));
         return stopwatch_.seconds([&] { dense_attention_forward(context_, args, space); });
       }
+      case Part::kBackward: {
+        const AttentionBackwardArgs args = backward_args();
+        const Workspace space = workspace(attention_backward_workspace_size(context_, args));
+        return stopwatch_.seconds([&] { attention_backward(context_, args, space); });
+      }
+      case Part::kDenseBackward: {
+        const DenseAttentionBackwardArgs args = dense_backward_args();
+        const Workspace space = workspace(dense_attention_backward_workspace_size(context_, args));
+        return stopwatch_.seconds([&] { dense_attention_backward(context_, args, space); });
+      }
+      case Part::kKl:
+      case Part::kDenseKl: {
+        const KlForwardBackwardArgs args = kl_args(part == Part::kDenseKl);
+        const Workspace space = workspace(kl_forward_backward_workspace_size(context_, args));
+        return stopwatch_.seconds([&] { kl_forward_backward(context_, args, space); });
+      }
     }
     return 0;
+  }
+
+  void prepare(Part part) override {
+    const bool listed = part == Part::kAttend || part == Part::kBackward || part == Part::kKl;
+    lse_scope_ = part == Part::kDenseKl ? IndexLseScope::kVisible : IndexLseScope::kSelected;
+    const bool picks = listed && picks_.kind == PickKind::kIndex;
+    if (picks || part == Part::kKl || part == Part::kDenseKl) seconds(Part::kIndex);
+    if (part == Part::kBackward || part == Part::kKl) seconds(Part::kAttend);
+    if (part == Part::kDenseBackward || part == Part::kDenseKl) seconds(Part::kDense);
   }
 
   void cool() override {
@@ -203,6 +240,10 @@ class HostWorkbench final : public Workbench {
     Sequences all;
     const auto batch = static_cast<int64_t>(k_lens_.size());
     all.cu_seqlens_q = Tensor(cu_q_.data(), DType::kInt32, {batch + 1});
+    if (training_) {
+      all.cu_seqlens_k = Tensor(cu_k_.data(), DType::kInt32, {batch + 1});
+      return all;
+    }
     all.kv_lens = Tensor(k_lens_.data(), DType::kInt32, {batch});
     all.page_table = Tensor(table_.data(), DType::kInt32, {batch, room_.table_blocks});
     return all;
@@ -217,6 +258,21 @@ class HostWorkbench final : public Workbench {
     views.k_idx = MutableTensor(k_idx_.data(), shape_.kv_type,
                                 {room_.blocks, shape_.block_size, shape_.head_dim});
     return views;
+  }
+
+  /// Keys or values of all requests, packed: the pages in their physical order.
+  template <typename Bytes>
+  auto packed(Bytes& bytes) const {
+    return std::conditional_t<std::is_const_v<Bytes>, Tensor, MutableTensor>(
+        bytes.data(), shape_.kv_type, {cu_k_.back(), shape_.kv_heads, shape_.head_dim});
+  }
+  template <typename Bytes>
+  auto packed_index(Bytes& bytes) const {
+    return std::conditional_t<std::is_const_v<Bytes>, Tensor, MutableTensor>(
+        bytes.data(), shape_.kv_type, {cu_k_.back(), shape_.head_dim});
+  }
+  MutableTensor results_of(std::vector<unsigned char>& rows, int64_t heads) const {
+    return {rows.data(), shape_.q_type, {num_queries_, heads, shape_.head_dim}};
   }
 
   Tensor rows_of(const std::vector<unsigned char>& rows, int64_t heads) const {
@@ -236,9 +292,14 @@ class HostWorkbench final : public Workbench {
   IndexForwardArgs index_args() {
     IndexForwardArgs args;
     args.q_idx = rows_of(q_idx_, shape_.kv_heads);
-    args.k_idx = cache_views().k_idx;
+    args.k_idx = training_ ? packed_index(k_idx_) : cache_views().k_idx;
     args.sequences = sequences();
     args.block_size = shape_.block_size;
+    if (training_) {
+      args.lse_idx =
+          MutableTensor(lse_idx_.data(), DType::kFloat32, {shape_.kv_heads, num_queries_});
+      args.lse_scope = lse_scope_;
+    }
     args.block_ids = MutableTensor(index_ids_.data(), DType::kInt32,
                                    {shape_.kv_heads, num_queries_, shape_.top_k});
     return args;
@@ -263,12 +324,67 @@ class HostWorkbench final : public Workbench {
     const CacheViews views = cache_views();
     DenseAttentionForwardArgs args;
     args.q = rows_of(q_, shape_.q_heads);
-    args.k = views.k;
-    args.v = views.v;
+    args.k = training_ ? packed(k_) : views.k;
+    args.v = training_ ? packed(v_) : views.v;
     args.sequences = sequences();
     args.out =
         MutableTensor(out_.data(), shape_.q_type, {num_queries_, shape_.q_heads, shape_.head_dim});
     args.lse = MutableTensor(lse_.data(), DType::kFloat32, {num_queries_, shape_.q_heads});
+    return args;
+  }
+
+  DenseAttentionBackwardArgs dense_backward_args() {
+    const DenseAttentionForwardArgs forward = dense_args();
+    DenseAttentionBackwardArgs args;
+    args.q = forward.q;
+    args.k = forward.k;
+    args.v = forward.v;
+    args.sequences = forward.sequences;
+    args.out = forward.out;
+    args.lse = forward.lse;
+    args.dout = rows_of(dout_, shape_.q_heads);
+    args.dq = results_of(dq_, shape_.q_heads);
+    args.dk = packed(dk_);
+    args.dv = packed(dv_);
+    return args;
+  }
+
+  AttentionBackwardArgs backward_args() {
+    const DenseAttentionBackwardArgs dense = dense_backward_args();
+    AttentionBackwardArgs args;
+    args.q = dense.q;
+    args.k = dense.k;
+    args.v = dense.v;
+    args.sequences = dense.sequences;
+    args.block_size = shape_.block_size;
+    args.block_ids = attend_args().block_ids;
+    args.out = dense.out;
+    args.lse = dense.lse;
+    args.dout = dense.dout;
+    args.dq = dense.dq;
+    args.dk = dense.dk;
+    args.dv = dense.dv;
+    return args;
+  }
+
+  KlForwardBackwardArgs kl_args(bool dense) {
+    const DenseAttentionForwardArgs forward = dense_args();
+    const IndexForwardArgs index = index_args();
+    KlForwardBackwardArgs args;
+    args.q = forward.q;
+    args.k = forward.k;
+    args.lse = forward.lse;
+    args.q_idx = index.q_idx;
+    args.k_idx = index.k_idx;
+    args.lse_idx = index.lse_idx;
+    args.sequences = forward.sequences;
+    args.scope = dense ? KlScope::kVisible : KlScope::kSelected;
+    args.block_size = shape_.block_size;
+    if (!dense) args.block_ids = attend_args().block_ids;
+    args.normaliser = static_cast<double>(shape_.kv_heads * num_queries_);
+    args.loss = MutableTensor(&loss_, DType::kFloat32, {1});
+    args.dq_idx = results_of(dq_idx_, shape_.kv_heads);
+    args.dk_idx = packed_index(dk_idx_);
     return args;
   }
 
@@ -278,14 +394,19 @@ class HostWorkbench final : public Workbench {
   Picks picks_;
   Stopwatch stopwatch_;
   const ReadBuffer* flush_;
+  bool training_;
+  IndexLseScope lse_scope_ = IndexLseScope::kSelected;
   std::mt19937_64 random_;
   uint64_t state_ = 0x9E3779B97F4A7C15;
   int64_t num_queries_ = 0;
   std::vector<unsigned char> k_, v_, k_idx_;    // [blocks, B, heads, D] of the cache's type
   std::vector<unsigned char> q_, q_idx_, out_;  // [rows, heads, D] of the queries' type
   std::vector<unsigned char> new_k_, new_v_, new_k_idx_;
-  std::vector<float> lse_;
-  std::vector<int32_t> index_ids_, made_ids_, table_, cu_q_, k_lens_;
+  std::vector<unsigned char> dout_, dq_, dq_idx_;  // of the queries' type; in training
+  std::vector<unsigned char> dk_, dv_, dk_idx_;    // of the caches' type; in training
+  std::vector<float> lse_, lse_idx_;
+  float loss_ = 0;
+  std::vector<int32_t> index_ids_, made_ids_, table_, cu_q_, cu_k_, k_lens_;
   std::vector<Line> workspace_;
 };
 
@@ -301,6 +422,14 @@ const char* part_name(Part part) {
       return "attend";
     case Part::kDense:
       return "dense";
+    case Part::kBackward:
+      return "backward";
+    case Part::kDenseBackward:
+      return "dense-backward";
+    case Part::kKl:
+      return "kl";
+    case Part::kDenseKl:
+      return "dense-kl";
   }
   return "unknown part";
 }
@@ -319,20 +448,21 @@ void Room::grow(const LayerShape& shape, const std::vector<Piece>& pieces) {
   }
 }
 
-double workbench_bytes(const LayerShape& shape, const Room& room) {
+double workbench_bytes(const LayerShape& shape, const Room& room, bool training) {
   const auto real = [](int64_t n) { return static_cast<double>(n); };
+  const double copies = training ? 2 : 1;  // gradients
   const double token = real((2 * shape.kv_heads + 1) * shape.head_dim);
   const double row = real((2 * shape.q_heads + 3 * shape.kv_heads + 1) * shape.head_dim);
-  return real(room.blocks * shape.block_size) * token *
+  return copies * real(room.blocks * shape.block_size) * token *
              static_cast<double>(dtype_bytes(shape.kv_type)) +
-         real(room.queries) * (row * static_cast<double>(dtype_bytes(shape.q_type)) +
+         real(room.queries) * (copies * row * static_cast<double>(dtype_bytes(shape.q_type)) +
                                8 * real(shape.kv_heads * shape.top_k));
 }
 
 std::unique_ptr<Workbench> make_host_workbench(const Context& context, const LayerShape& shape,
                                                const Room& room, const Picks& picks, Clock clock,
-                                               const ReadBuffer* flush) {
-  return std::make_unique<HostWorkbench>(context, shape, room, picks, clock, flush);
+                                               const ReadBuffer* flush, bool training) {
+  return std::make_unique<HostWorkbench>(context, shape, room, picks, clock, flush, training);
 }
 
 }  // namespace msa::bench

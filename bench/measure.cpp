@@ -15,15 +15,25 @@ Work work_of(const Workbench& workbench, const LayerShape& shape, const Piece& p
       return attend_work(shape, piece.requests, workbench.block_ids());
     case Part::kDense:
       return dense_work(shape, piece.requests);
+    case Part::kBackward:
+      return backward_work(shape, piece.requests,
+                           attend_work(shape, piece.requests, workbench.block_ids()));
+    case Part::kDenseBackward:
+      return backward_work(shape, piece.requests, dense_work(shape, piece.requests));
+    case Part::kKl:
+      return kl_work(shape, piece.requests,
+                     attend_work(shape, piece.requests, workbench.block_ids()), true);
+    case Part::kDenseKl:
+      return kl_work(shape, piece.requests, dense_work(shape, piece.requests), false);
   }
   return {};
 }
 
 /// The parts of one piece in a row, as a layer runs them: caches are cold at most at its start.
 std::vector<double> run_piece(Workbench& workbench, const Piece& piece,
-                              const std::vector<Part>& chain, bool index_first) {
+                              const std::vector<Part>& chain, bool prepare) {
   workbench.place(piece.requests);
-  if (index_first) workbench.seconds(Part::kIndex);
+  if (prepare) workbench.prepare(chain.front());
   workbench.cool();
   std::vector<double> times;
   times.reserve(chain.size());
@@ -43,13 +53,13 @@ Measurement measure(Workbench& workbench, const LayerShape& shape, const Plan& p
                     const OnCall& on_call) {
   Measurement result;
   for (const Part part : chain) result.parts.emplace_back(part, Timing{});
-  run_piece(workbench, plan.pieces.front(), chain, options.index_first);
+  run_piece(workbench, plan.pieces.front(), chain, options.prepare);
   const auto begin = std::chrono::steady_clock::now();
   double spent = 0;
   for (int sweep = 0; sweep < options.repeats && (sweep == 0 || spent < options.seconds); ++sweep) {
     SweepTotals totals = {std::vector<double>(chain.size()), std::vector<double>(chain.size())};
     for (const Piece& piece : plan.pieces) {
-      const std::vector<double> times = run_piece(workbench, piece, chain, options.index_first);
+      const std::vector<double> times = run_piece(workbench, piece, chain, options.prepare);
       for (size_t n = 0; n < chain.size(); ++n) {
         totals.seconds[n] += piece.weight * times[n];
         totals.sample_seconds[n] += piece.sample_weight * times[n];

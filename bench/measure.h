@@ -17,8 +17,8 @@ namespace msa::bench {
 struct MeasureOptions {
   int repeats = 15;
   double seconds = 12;
-  /// Attend reads what the index branch chose: run that before attend, and do not time it.
-  bool index_first = false;
+  /// Run what the chain's first part takes from others, and do not time it.
+  bool prepare = false;
 };
 
 struct Timing {

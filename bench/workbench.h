@@ -17,7 +17,16 @@
 namespace msa::bench {
 
 /// What can be timed.
-enum class Part { kAppend, kIndex, kAttend, kDense };
+enum class Part {
+  kAppend,
+  kIndex,
+  kAttend,
+  kDense,
+  kBackward,
+  kDenseBackward,
+  kKl,
+  kDenseKl,
+};
 const char* part_name(Part part);
 
 /// Which blocks attend reads: those that the index branch chose from the random data, or made ones
@@ -45,7 +54,7 @@ struct Room {
 };
 
 /// Bytes that a workbench takes, without workspace.
-double workbench_bytes(const LayerShape& shape, const Room& room);
+double workbench_bytes(const LayerShape& shape, const Room& room, bool training);
 
 class Workbench {
  public:
@@ -53,8 +62,11 @@ class Workbench {
   /// Puts the queries and lengths of a call in place; with picks other than the index branch's,
   /// makes them.
   virtual void place(const std::vector<Request>& requests) = 0;
-  /// Seconds of one call. kAttend reads the ids that kIndex wrote last, or the made ones.
+  /// Seconds of one call. kAttend reads the ids that kIndex wrote last, or the made ones; gradients
+  /// take what the forward of the same scope wrote last: see prepare().
   virtual double seconds(Part part) = 0;
+  /// Runs, untimed, what `part` takes from others.
+  virtual void prepare(Part part) = 0;
   /// Empties the caches, when the bench is of cold memory.
   virtual void cool() = 0;
   /// The ids that kAttend reads now, [Hkv, queries, K].
@@ -65,8 +77,10 @@ class Workbench {
 
 /// `flush` may be null: calls then find in the caches what the last one left. It must outlive the
 /// workbench, as must the context.
+///
+/// With `training`, keys are packed and index calls write their LSE; without, they are in pages.
 std::unique_ptr<Workbench> make_host_workbench(const Context& context, const LayerShape& shape,
                                                const Room& room, const Picks& picks, Clock clock,
-                                               const ReadBuffer* flush);
+                                               const ReadBuffer* flush, bool training);
 
 }  // namespace msa::bench

@@ -83,10 +83,13 @@ def kl_case(name, requests, shape, dtype, ids=None, coefficient=1.0, normaliser=
         inputs["block_ids"] = Stored(joined_rows(ids, 1), "int32")
     scale_i = brute.scale_of(shape.index_dim)
     given = {"lse": [], "lse_idx": []}
+    largest = 1.0
     total, gradients = 0.0, {"dq_idx": [], "dk_idx": []}
     for n, request in enumerate(requests):
         own = None if ids is None else ids[n]
-        lse = rounded(brute.attention(request, own, shape.block_size)[1], "float32")
+        _, lse, factor = brute.attention(request, own, shape.block_size)
+        largest = max(largest, float(factor.max(initial=1.0)))
+        lse = rounded(lse, "float32")
         lse_idx = np.full((shape.kv_heads, len(request["q"])), -np.inf)
         for g in range(shape.kv_heads):
             for t in range(len(request["q"])):
@@ -106,7 +109,12 @@ def kl_case(name, requests, shape, dtype, ids=None, coefficient=1.0, normaliser=
     inputs["lse_idx"] = Stored(joined_rows(given["lse_idx"], 1), "float32")
     expect = {key: {"tensor": Stored(joined_rows(value), "float32"),
                     **closeness(dtype, "gradient")} for key, value in gradients.items()}  # fmt: skip
+    for entry in expect.values():
+        entry["frobenius"] *= largest
     expect["loss"] = {"tensor": Stored([total], "float64"), **closeness(dtype, "lse")}
+    for bound in ("absolute", "relative"):
+        if bound in expect["loss"]:
+            expect["loss"][bound] *= largest
     return {"name": name, "arguments": arguments, "inputs": inputs, "expect": expect}
 
 

@@ -1,6 +1,7 @@
 #include "cli/bench/options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -23,6 +24,7 @@ constexpr int64_t kMostHeads = 1024;
 constexpr int64_t kMostDim = 1024;
 constexpr int64_t kMostBlock = 4096;
 constexpr int64_t kDefaultContext = int64_t{64} << 10;
+constexpr int64_t kTrainingContext = int64_t{32} << 10;
 constexpr int64_t kReferenceContext = int64_t{2} << 10;  // plain loops in double
 
 /// The small model's layer, and MiniMax-M3's.
@@ -88,13 +90,20 @@ bench::Picks made_picks(const BenchOptions& options) {
   return picks;
 }
 
+bool is_training(const std::string& op) {
+  return op == "step" || op == "backward" || op == "dense-backward" || op == "kl" ||
+         op == "dense-kl";
+}
+
 std::vector<BenchCase> context_cases(const BenchOptions& options, Backend backend) {
   std::vector<int64_t> contexts = options.contexts;
   if (contexts.empty()) {
-    contexts = {backend == Backend::kReference ? kReferenceContext : kDefaultContext};
+    const int64_t length = is_training(options.op) ? kTrainingContext : kDefaultContext;
+    contexts = {backend == Backend::kReference ? kReferenceContext : length};
   }
   std::vector<std::string> queries = options.queries;
-  if (queries.empty()) queries = {"all", "1"};
+  if (queries.empty()) queries = {"all"};
+  if (options.queries.empty() && !is_training(options.op)) queries.emplace_back("1");
   std::vector<BenchCase> cases;
   for (const int64_t context : contexts) {
     for (const std::string& text : queries) {
@@ -182,8 +191,16 @@ void choose_parts(const BenchOptions& options, BenchSettings& settings) {
   if (op == "index" || op == "layer") settings.chain.push_back(Part::kIndex);
   if (op == "attend" || op == "layer") settings.chain.push_back(Part::kAttend);
   if (op == "dense") settings.chain.push_back(Part::kDense);
+  if (op == "backward") settings.chain.push_back(Part::kBackward);
+  if (op == "dense-backward") settings.chain.push_back(Part::kDenseBackward);
+  if (op == "kl") settings.chain.push_back(Part::kKl);
+  if (op == "dense-kl") settings.chain.push_back(Part::kDenseKl);
+  if (op == "step") {
+    settings.chain = {Part::kIndex, Part::kAttend, Part::kBackward, Part::kKl};
+  }
+  settings.training = is_training(op);
   settings.dense = !options.no_dense && (op == "layer" || op == "attend");
-  settings.index_first = op == "attend" && settings.picks.kind == PickKind::kIndex;
+  settings.prepare = op != "layer" && op != "step";
 }
 
 }  // namespace
@@ -192,22 +209,24 @@ void add_bench_options(CLI::App& verb, BenchOptions& options) {
   verb.add_option_function<std::string>(
           "OP",
           [&options](const std::string& text) {
-            const std::array allowed = {"layer", "index", "attend", "dense", "append"};
+            const std::array allowed = {"layer", "index",    "attend",         "dense", "append",
+                                        "step",  "backward", "dense-backward", "kl",    "dense-kl"};
             if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
               throw UsageError(
-                  fmt::format("got op '{}', allowed layer, index, attend, dense, append", text));
+                  fmt::format("got op '{}', allowed {}", text, fmt::join(allowed, ", ")));
             }
             options.op = text;
           },
-          "layer (index, then attend, and dense beside), index, attend, dense, append")
+          "layer (index, then attend, and dense beside), index, attend, dense, append; of training "
+          "step (index, attend, backward, kl), backward, dense-backward, kl, dense-kl")
       ->type_name("")
       ->default_str(options.op);
   add_counts(verb, "--context", options.contexts, 1, kMostTokens, "Tokens of a context")
-      ->default_str("64K; 2K with the reference");
+      ->default_str("64K; 32K in training; 2K with the reference");
   verb.add_option("--queries", options.queries,
                   "How many of a context's last tokens ask: all (prefill, in chunks) or a count")
       ->type_name("all|N")
-      ->default_str("all 1");
+      ->default_str("all 1; all in training");
   add_count(verb, "--batch", options.batch, 1, 4096, "Requests in a call");
   verb.add_option("--suite", options.suite,
                   "prefill or decode: what a service sees (bench/suites); or a file like those")
@@ -246,7 +265,7 @@ void add_bench_options(CLI::App& verb, BenchOptions& options) {
   add_choice(verb, "--backend", options.backend, {"reference", "cpu", "cuda"}, "The backend");
   add_count(verb, "--threads", options.threads, 1, 1024, "Threads")->default_str("all");
   add_count(verb, "--chunk", options.chunk, 1, kMostTokens, "Queries of a call")
-      ->default_str("1024; in suites 256 or, for decode, 32");
+      ->default_str("1024; in suites 256 or, for decode, 32; all in training");
   add_count(verb, "--samples", options.samples, 1, 4096,
             "Calls that stand for all when there are more")
       ->default_str("8; in suites 4 or, for decode, 2");
@@ -279,6 +298,7 @@ BenchSettings settle(const BenchOptions& options) {
   } else {
     take_suite(options, settings);
   }
+  if (settings.training) settings.plan.chunk = kMostTokens;  // a step reads whole sequences
   if (options.chunk != 0) settings.plan.chunk = options.chunk;
   if (options.samples != 0) settings.plan.samples = options.samples;
   if (options.picks_layer && settings.picks.kind != PickKind::kRecorded) {

@@ -52,7 +52,8 @@ struct BenchSettings {
   bench::Picks picks;
   bench::PlanOptions plan;
   std::vector<bench::Part> chain;  ///< timed one after another
-  bool index_first = false;        ///< attend alone, of the index branch's picks
+  bool prepare = false;            ///< it takes what other ops write
+  bool training = false;           ///< packed keys; gradients
   bool dense = false;              ///< timed beside it
   int repeats = 0;
   double seconds = 0;

@@ -91,6 +91,11 @@ double forecast(const bench::LayerShape& shape, const bench::Piece& piece, Part 
     if (part == Part::kDense) flop += dense;
     if (part == Part::kAttend) flop += dense * share;
     if (part == Part::kIndex) flop += index_work(shape, {request}).flop;
+    const Work all = {dense, 0};
+    if (part == Part::kBackward) flop += backward_work(shape, {request}, all.times(share)).flop;
+    if (part == Part::kDenseBackward) flop += backward_work(shape, {request}, all).flop;
+    if (part == Part::kKl) flop += kl_work(shape, {request}, all.times(share), true).flop;
+    if (part == Part::kDenseKl) flop += kl_work(shape, {request}, all, false).flop;
   }
   return flop;
 }
@@ -130,8 +135,9 @@ class Run {
     const double idle_before = bench::idle_scaling(context_.num_threads());
     roofs_ = measure_roofs(buffer);
     add_setting();
-    const auto workbench = make_host_workbench(context_, settings_.shape, room_, settings_.picks,
-                                               settings_.clock, settings_.warm ? nullptr : &buffer);
+    const auto workbench =
+        make_host_workbench(context_, settings_.shape, room_, settings_.picks, settings_.clock,
+                            settings_.warm ? nullptr : &buffer, settings_.training);
     double total = 0;
     for (const Plan& plan : plans_) total += planned_flop(plan);
     Progress progress(total);
@@ -156,7 +162,11 @@ class Run {
     const std::map<Part, Op> ops = {{Part::kAppend, Op::kCacheAppend},
                                     {Part::kIndex, Op::kIndexForward},
                                     {Part::kAttend, Op::kAttentionForward},
-                                    {Part::kDense, Op::kDenseAttentionForward}};
+                                    {Part::kDense, Op::kDenseAttentionForward},
+                                    {Part::kBackward, Op::kAttentionBackward},
+                                    {Part::kDenseBackward, Op::kDenseAttentionBackward},
+                                    {Part::kKl, Op::kKlForwardBackward},
+                                    {Part::kDenseKl, Op::kKlForwardBackward}};
     const bench::LayerShape& shape = settings_.shape;
     const Geometry geometry = {shape.q_heads, shape.kv_heads, shape.head_dim, shape.block_size,
                                shape.top_k};
@@ -169,7 +179,7 @@ class Run {
   }
 
   void check_memory() const {
-    const double needed = workbench_bytes(settings_.shape, room_) + kOtherBytes;
+    const double needed = workbench_bytes(settings_.shape, room_, settings_.training) + kOtherBytes;
     const double free = memory_state().available;
     if (needed <= free) return;
     throw UsageError(
@@ -209,7 +219,7 @@ class Run {
       double layer_floor = 0;  // its parts run one after another, each under its own roof
       for (Json& op : one["ops"]) {
         add_percents(op);
-        if (op["op"] == "layer") op["floor_seconds"] = layer_floor;
+        if (op["op"] == sum_name()) op["floor_seconds"] = layer_floor;
         layer_floor += op["floor_seconds"].get<double>();
       }
       add_ratio(one);
@@ -302,7 +312,7 @@ class Run {
           measure(workbench, settings_.shape, plan, chain,
                   {.repeats = settings_.repeats,
                    .seconds = settings_.seconds,
-                   .index_first = settings_.index_first && chain == settings_.chain},
+                   .prepare = settings_.prepare && chain == settings_.chain},
                   [&](const bench::Piece& piece, Part part) {
                     progress.add(forecast(settings_.shape, piece, part));
                   });
@@ -310,7 +320,7 @@ class Run {
       for (const auto& [part, timing] : result.parts) {
         json["ops"].push_back(op_json(part_name(part), timing));
       }
-      if (chain.size() > 1) json["ops"].push_back(op_json("layer", result.sum));
+      if (chain.size() > 1) json["ops"].push_back(op_json(sum_name(), result.sum));
     }
     return json;
   }
@@ -331,6 +341,9 @@ class Run {
       json["tiles"].push_back({{"weight", piece.weight}, {"requests", list(piece.requests)}});
     }
   }
+
+  /// Of a chain of several parts.
+  const char* sum_name() const { return settings_.training ? "step" : "layer"; }
 
   static Json op_json(const std::string& name, const Timing& timing) {
     const bench::Summary summary = bench::summarise(timing.seconds);

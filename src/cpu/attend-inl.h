@@ -98,6 +98,33 @@ HWY_INLINE void add_values(const float* weights, size_t begin, size_t end, const
   }
 }
 
+/// out[r] = alpha[r] * out[r] + sum over the visible tokens of weights[r][token] * value, for up to
+/// kPanelRows rows. The sum of a row is in the order of its tokens.
+HWY_INLINE void add_weighted_values(const float* const* weights, const size_t* visible,
+                                    size_t count, const float* alpha, const Chunk& chunk,
+                                    float* const* out) {
+  const size_t columns = padded_columns(chunk.dim);
+  size_t group = 0;
+  for (size_t row = 0; row < count; row += group) {
+    group = next_row_group(count - row);
+    const size_t common = *std::min_element(visible + row, visible + row + group);
+    for (size_t panel = 0; panel < columns; panel += kPanelColumns) {
+      const size_t width = std::min(kPanelColumns, columns - panel);
+      micro_kernel_of_size<true>({.a = weights + row,
+                                  .b = chunk.values + panel * chunk.tokens,
+                                  .b_stride = width,
+                                  .depth = common,
+                                  .c = out + row,
+                                  .c_column = panel,
+                                  .alpha = alpha + row},
+                                 group, width / kLanes);
+    }
+    for (size_t r = row; r < row + group; ++r) {
+      add_values(weights[r], common, visible[r], chunk, out[r]);
+    }
+  }
+}
+
 inline HWY_NOINLINE void attend_panel(const RowPanel& rows, const Chunk& chunk, float scale_log2,
                                       float* scores) {
   float* score_rows[kPanelRows];
@@ -112,26 +139,7 @@ inline HWY_NOINLINE void attend_panel(const RowPanel& rows, const Chunk& chunk, 
   for (size_t r = 0; r < rows.count; ++r) {
     alpha[r] = softmax_row(score_rows[r], rows.visible[r], scale_log2, *rows.state[r]);
   }
-  const size_t columns = padded_columns(chunk.dim);
-  size_t group = 0;
-  for (size_t row = 0; row < rows.count; row += group) {
-    group = next_row_group(rows.count - row);
-    const size_t common = *std::min_element(rows.visible + row, rows.visible + row + group);
-    for (size_t panel = 0; panel < columns; panel += kPanelColumns) {
-      const size_t width = std::min(kPanelColumns, columns - panel);
-      micro_kernel_of_size<true>({.a = score_rows + row,
-                                  .b = chunk.values + panel * chunk.tokens,
-                                  .b_stride = width,
-                                  .depth = common,
-                                  .c = rows.out + row,
-                                  .c_column = panel,
-                                  .alpha = alpha + row},
-                                 group, width / kLanes);
-    }
-    for (size_t r = row; r < row + group; ++r) {
-      add_values(score_rows[r], common, rows.visible[r], chunk, rows.out[r]);
-    }
-  }
+  add_weighted_values(score_rows, rows.visible, rows.count, alpha, chunk, rows.out);
 }
 
 /// Q of the tile as floats, sums and states as before the first key.

@@ -49,6 +49,12 @@ const BackendTable& cpu_backend() {
       .merge_states = cpu::merge_states,
       .cache_append = host::cache_append,
       .copy_pages = host::copy_pages,
+      .attention_backward_workspace = cpu::attention_backward_workspace,
+      .attention_backward = cpu::attention_backward,
+      .dense_attention_backward_workspace = cpu::attention_backward_workspace,
+      .dense_attention_backward = cpu::attention_backward,
+      .kl_forward_backward_workspace = cpu::kl_forward_backward_workspace,
+      .kl_forward_backward = cpu::kl_forward_backward,
       .recall_workspace = cpu::recall_workspace,
       .recall = cpu::recall,
   };

@@ -19,6 +19,13 @@ void dense_attention_forward(const core::AttentionForwardParams& params,
 
 void merge_states(const core::MergeStatesParams& params, const core::RunContext& run);
 
+size_t attention_backward_workspace(const core::AttentionBackwardParams& params, int num_threads);
+/// Sparse and dense: the params say which.
+void attention_backward(const core::AttentionBackwardParams& params, const core::RunContext& run);
+
+size_t kl_forward_backward_workspace(const core::KlParams& params, int num_threads);
+void kl_forward_backward(const core::KlParams& params, const core::RunContext& run);
+
 size_t recall_workspace(const core::RecallParams& params, int num_threads);
 void recall(const core::RecallParams& params, const core::RunContext& run);
 

@@ -110,7 +110,8 @@ HWY_INLINE void store_row(const float* from, float factor, size_t count, void* d
     const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1u));
     const auto nearest = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7FFFu)));
     const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000u));  // a NaN stays a NaN
-    const auto is_nan = hn::RebindMask(d32, hn::Ne(value, value));
+    // Not Eq: Ne of a NaN with itself is false on AVX2 and AVX-512.
+    const auto is_nan = hn::RebindMask(d32, hn::Not(hn::Eq(value, value)));
     const auto top = hn::ShiftRight<16>(hn::IfThenElse(is_nan, quiet, nearest));
     hn::StoreU(hn::DemoteTo(d16, hn::BitCast(d32s, top)), d16,
                static_cast<uint16_t*>(data) + offset + i);

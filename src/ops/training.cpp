@@ -120,8 +120,11 @@ core::KlParams fill_params(const Context& context, const KlForwardBackwardArgs& 
   p.loss = static_cast<float*>(args.loss.data);
   p.dq_idx = ops::rows_params<void*>(args.dq_idx);
   p.dk_idx = {args.dk_idx.data, args.dk_idx.dtype, args.dk_idx.stride[0], 0};
-  core::check_supported(context, Op::kKlForwardBackward, ops::geometry_of(p.teacher),
-                        p.teacher.q_dtype);
+  Geometry geometry = ops::geometry_of(p.teacher);
+  for (const int64_t dim : {p.teacher.head_dim, p.index_dim}) {
+    geometry.head_dim = dim;
+    core::check_supported(context, Op::kKlForwardBackward, geometry, p.teacher.q_dtype);
+  }
   return p;
 }
 

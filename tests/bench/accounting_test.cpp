@@ -45,6 +45,30 @@ TEST(Accounting, VisiblePairsAreCounted) {
   EXPECT_EQ(visible_pairs({{4194240, 4194240}}), 4194240.0 * 4194241.0 / 2);
 }
 
+TEST(Accounting, GradientsOfOneQueryByHand) {
+  // One query that sees 10 tokens in blocks of 4, and reads two blocks in each of 2 groups of 3.
+  const LayerShape shape = small_shape();
+  const std::vector<Request> one = {{1, 10}};
+  const std::vector<int32_t> ids = {0, 2, -1, 0, 2, -1};
+  const Work dense = dense_work(shape, one);
+  const Work sparse = attend_work(shape, one, ids);
+  const Work dense_gradients = backward_work(shape, one, dense);
+  EXPECT_EQ(dense_gradients.flop, 10.0 * 6 * 8 * 10);
+  // Beside the forward's: dout and dq; dk and dv.
+  EXPECT_EQ(dense_gradients.bytes, dense.bytes + 2 * 6 * 8 * 4 + 2 * 10 * 2 * 8 * 2);
+  const Work gradients = backward_work(shape, one, sparse);
+  EXPECT_EQ(gradients.flop, 10.0 * 6 * 8 * 6);
+  EXPECT_EQ(gradients.bytes, sparse.bytes + 2 * 6 * 8 * 4 + 2 * 10 * 2 * 8 * 2);
+  const double index_rows = 2 * 2 * 8 * 4 + 2 * 4;  // q_idx, dq_idx; lse_idx
+  const double index_keys = 2 * 10 * 8 * 2;         // k_idx, dk_idx
+  const Work dense_kl = kl_work(shape, one, dense, false);
+  EXPECT_EQ(dense_kl.flop, (2.0 * 3 * 8 + 6 * 8) * 2 * 10);
+  EXPECT_EQ(dense_kl.bytes, 6 * 8 * 4 + 6 * 4 + index_rows + 10 * 2 * 8 * 2 + index_keys);
+  const Work kl = kl_work(shape, one, sparse, true);
+  EXPECT_EQ(kl.flop, (2.0 * 3 * 8 + 6 * 8) * 2 * 6);
+  EXPECT_EQ(kl.bytes, 6 * 8 * 4 + 6 * 4 + index_rows + 6 * 2 * 8 * 2 + index_keys + 2 * 3 * 4);
+}
+
 TEST(Accounting, OneQueryByHand) {
   // One query that sees 10 tokens. Heads of 8, 2 groups of 3.
   const LayerShape shape = small_shape();

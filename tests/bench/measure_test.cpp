@@ -33,13 +33,14 @@ class KnownWorkbench final : public Workbench {
     if (part == Part::kAttend) return 1e-6;
     return 1e-9 * pairs_ * static_cast<double>(places);
   }
+  void prepare(Part part) override { prepared.push_back(part); }
   void cool() override { ++cools; }
   std::vector<int32_t> block_ids() const override { return std::vector<int32_t>(1 << 16, -1); }
   size_t workspace_bytes() const override { return 0; }
 
   int places = 0;
   int cools = 0;
-  std::vector<Part> called;
+  std::vector<Part> called, prepared;
 
  private:
   double pairs_ = 0;
@@ -96,16 +97,30 @@ TEST(Measure, TimeEndsTheRepeatingAfterOneSweep) {
   EXPECT_EQ(result.parts[0].second.seconds.size(), 1u);
 }
 
-TEST(Measure, AttendAloneNeedsThePicksOfAnUntimedIndex) {
+TEST(Measure, WhatAPartTakesFromOthersIsNotTimed) {
   KnownWorkbench workbench;
   int told = 0;
   const Plan plan = plan_calls({{16, 16}}, {});
   measure(workbench, tiny_shape(), plan, {Part::kAttend},
-          {.repeats = 1, .seconds = 0, .index_first = true},
+          {.repeats = 1, .seconds = 0, .prepare = true},
           [&](const Piece&, Part part) { told += part == Part::kAttend ? 1 : 100; });
-  EXPECT_EQ(workbench.called,
-            (std::vector<Part>{Part::kIndex, Part::kAttend, Part::kIndex, Part::kAttend}));
+  EXPECT_EQ(workbench.prepared, (std::vector<Part>{Part::kAttend, Part::kAttend}));
+  EXPECT_EQ(workbench.called, (std::vector<Part>{Part::kAttend, Part::kAttend}));
   EXPECT_EQ(told, 1);
+}
+
+TEST(HostWorkbench, TrainingRunsOnPackedKeys) {
+  const Context context({.backend = Backend::kCpu, .num_threads = 1});
+  const LayerShape shape = tiny_shape();
+  const std::vector<Request> batch = {{61, 61}, {3, 3}};
+  Room room;
+  room.grow(shape, {{batch, 1, 0}});
+  const auto workbench = make_host_workbench(context, shape, room, {}, Clock::kWall, nullptr, true);
+  workbench->place(batch);
+  for (const Part part : {Part::kBackward, Part::kDenseBackward, Part::kKl, Part::kDenseKl}) {
+    workbench->prepare(part);
+    EXPECT_GT(workbench->seconds(part), 0) << part_name(part);
+  }
 }
 
 /// Every kind of picks: ascending, local block last, at most K, within what is visible.
@@ -121,7 +136,7 @@ TEST(HostWorkbench, PicksAreListsThatTheLibraryTakes) {
   for (const PickKind kind :
        {PickKind::kIndex, PickKind::kRandom, PickKind::kKeep, PickKind::kSink}) {
     const auto workbench = make_host_workbench(
-        context, shape, room, {.kind = kind, .keep = 0.5, .seed = 7}, Clock::kWall, nullptr);
+        context, shape, room, {.kind = kind, .keep = 0.5, .seed = 7}, Clock::kWall, nullptr, false);
     workbench->place(batch);
     for (const Part part : {Part::kAppend, Part::kIndex, Part::kAttend, Part::kDense}) {
       EXPECT_GT(workbench->seconds(part), 0) << part_name(part);

@@ -77,6 +77,8 @@ TEST(Comparator, FrobeniusSeesManySmallErrors) {
   how.per_element = false;
   EXPECT_EQ(compare("x", row({101, 0}), row({100, 0}), {}, how), "");
   EXPECT_NE(compare("x", row({1, 0}), row({0, 0}), {}, how), "") << "all of it is error";
+  EXPECT_EQ(compare("x", row({0, 0}), row({-7e-44, 0}), {}, how), "") << "flushed to 0";
+  EXPECT_NE(compare("x", row({0, 0}), row({-7e-38, 0}), {}, how), "") << "float32 holds it";
 }
 
 TEST(Comparator, ShapesAreCompared) {

@@ -55,13 +55,20 @@ TEST_F(VerifyVerb, OneLineARule) {
   EXPECT_NE(outcome.out.find("cpu: 2 passed, 0 failed, 0 not run\n"), std::string::npos);
 }
 
-TEST_F(VerifyVerb, WhatABackendLacksIsNotAPass) {
-  const Outcome outcome = run("--backend cpu --rule kl.log_r");
-  EXPECT_EQ(outcome.status, 0);
-  EXPECT_NE(outcome.out.find("  not run  kl.log_r: [kl_forward_backward] not supported by the cpu "
-                             "backend: it has no op "
-                             "kl_forward_backward\n"),
-            std::string::npos);
+TEST_F(VerifyVerb, AnOpThatIsNotThereIsNotAPass) {
+  std::ifstream file(fs::path(MSA_PACK) / "index.json");
+  nlohmann::json index = nlohmann::json::parse(file);
+  for (auto& rule : index["rules"]) {
+    if (rule["rule"] == "kl.log_r") rule["op"] = "later_op";
+  }
+  fs::create_directories(folder_ / "pack");
+  fs::copy(fs::path(MSA_PACK) / "kl.log_r.safetensors", folder_ / "pack");
+  std::ofstream(folder_ / "pack/index.json") << index.dump();
+  const Outcome outcome =
+      run("--backend cpu --rule kl.log_r --pack '" + (folder_ / "pack").string() + "'");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("  not run  kl.log_r: op missing: later_op\n"), std::string::npos)
+      << outcome.out;
   EXPECT_NE(outcome.out.find("cpu: 0 passed, 0 failed, 1 not run\n"), std::string::npos);
 }
 

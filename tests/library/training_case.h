@@ -1,5 +1,5 @@
-// A packed batch in double for the training ops, and one call of them on the reference in any
-// storage type.
+// A packed batch in double for the training ops, and one call of them on a backend in any storage
+// type.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "library/cases.h"
+#include "library/scratch.h"
 
 namespace msa::test {
 
@@ -19,7 +20,7 @@ using Floats = std::vector<float>;
 
 /// A batch of packed float32 tensors, with everything that the ops read and write.
 struct Batch {
-  int64_t heads = 2, group = 2, dim = 4, index_dim = 3, block_size = 4, top_k = 2;
+  int64_t heads = 2, group = 2, dim, index_dim, block_size = 4, top_k = 2;
   std::vector<int32_t> cu_q, cu_k;
   int64_t rows = 0, keys = 0;  // with padding
   Doubles q, k, v, q_idx, k_idx, dout, dlse;
@@ -28,7 +29,9 @@ struct Batch {
 
   int64_t q_heads() const { return heads * group; }
 
-  Batch(const std::vector<int32_t>& q_lens, const std::vector<int32_t>& k_lens, int64_t padding) {
+  Batch(const std::vector<int32_t>& q_lens, const std::vector<int32_t>& k_lens, int64_t padding,
+        int64_t head_dim = 4, int64_t index_head_dim = 3)
+      : dim(head_dim), index_dim(index_head_dim) {
     std::mt19937 random(11);
     std::normal_distribution<float> normal(0, 1);
     cu_q = {0};
@@ -100,7 +103,9 @@ inline double log_sum_exp(const Doubles& logits) {
 /// Tensors of a batch in a storage type, and the results.
 class Call {
  public:
-  explicit Call(const Batch& batch, DType dtype = DType::kFloat32) : batch_(batch), dtype_(dtype) {
+  explicit Call(const Batch& batch, DType dtype = DType::kFloat32,
+                Backend backend = Backend::kReference)
+      : context{{.backend = backend, .num_threads = 2}}, batch_(batch), dtype_(dtype) {
     store(q_, batch.q);
     store(k_, batch.k);
     store(v_, batch.v);
@@ -131,14 +136,16 @@ class Call {
       fill(args);
       args.out = view(out_, batch_.rows, batch_.q_heads(), batch_.dim);
       args.lse = mutable_lse();
-      dense_attention_forward(reference, args, {});
+      dense_attention_forward(
+          context, args, Scratch(dense_attention_forward_workspace_size(context, args)).view());
     } else {
       AttentionForwardArgs args;
       fill(args);
       fill_ids(args);
       args.out = view(out_, batch_.rows, batch_.q_heads(), batch_.dim);
       args.lse = mutable_lse();
-      attention_forward(reference, args, {});
+      attention_forward(context, args,
+                        Scratch(attention_forward_workspace_size(context, args)).view());
     }
   }
   void backward(bool dense, bool with_dlse) {
@@ -157,12 +164,14 @@ class Call {
     if (dense) {
       DenseAttentionBackwardArgs args;
       fill_all(args);
-      dense_attention_backward(reference, args, {});
+      dense_attention_backward(
+          context, args, Scratch(dense_attention_backward_workspace_size(context, args)).view());
     } else {
       AttentionBackwardArgs args;
       fill_all(args);
       fill_ids(args);
-      attention_backward(reference, args, {});
+      attention_backward(context, args,
+                         Scratch(attention_backward_workspace_size(context, args)).view());
     }
   }
   KlForwardBackwardArgs kl_args(bool dense) {
@@ -198,7 +207,9 @@ class Call {
                            : static_cast<float>(log_sum_exp(scores));
       }
     }
-    kl_forward_backward(reference, kl_args(dense), {});
+    const KlForwardBackwardArgs args = kl_args(dense);
+    kl_forward_backward(context, args,
+                        Scratch(kl_forward_backward_workspace_size(context, args)).view());
   }
 
   static Floats floats(const Buffer& buffer) {
@@ -213,7 +224,7 @@ class Call {
   Floats dq_idx() const { return floats(dq_idx_); }
   Floats dk_idx() const { return floats(dk_idx_); }
 
-  const Context reference{{.backend = Backend::kReference, .num_threads = 2}};
+  const Context context;
   Floats lse, lse_idx, dlse;
   float loss = std::numeric_limits<float>::quiet_NaN();
   Sequences sequences;
