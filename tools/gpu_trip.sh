@@ -5,7 +5,8 @@
 #
 # BIN is the folder that tools/gpu_pack.sh filled; OUT gets logs and JSON; the whole
 # ends within SECONDS (default 520). Steps, in the order of their need:
-#   primitives stages ops select decode verify sanitizer table dense peers suite decode-bench ncu long
+#   primitives stages ops select decode verify sanitizer table dense peers suite decode-bench ncu
+#   long
 # verify needs the tool in BIN, too, decode-bench its own program:
 #   tools/gpu_pack.sh FROM BIN cuda_check cuda_bench cuda_decode_bench msa
 # A step that fails stops the correctness steps after it, not the measurements. A summary is last.
@@ -18,7 +19,8 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   limit=$1
   shift
 fi
-steps=${*:-primitives stages ops select decode verify sanitizer table dense peers suite decode-bench ncu long}
+all="primitives stages ops select decode verify sanitizer table dense peers suite decode-bench ncu"
+steps=${*:-$all long}
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
 start=$SECONDS

@@ -37,8 +37,8 @@ CONDITIONS = (
     "When", "If", "After", "Because", "Whenever", "Before", "As soon as", "While", "Once", "Since", "Every time",
 )  # fmt: skip
 ADVERBS = (
-    "straight", "all the way back", "back", "right away", "again", "together", "twice", "instead", "exactly", "somewhere",
-    "ahead", "apart", "deep down", "alone", "aloud", "at once", "only", "still", "by hand", "far too often",
+    "straight", "all the way back", "back", "right away", "again", "together", "twice", "instead", "exactly",
+    "somewhere", "ahead", "apart", "deep down", "alone", "aloud", "at once", "only", "still", "by hand", "far too often",
 )  # fmt: skip
 PRONOUNS = ("it", "it", "it", "she", "he", "they", "we")
 

@@ -9,7 +9,7 @@
 // order; random picks follow from random index keys. Times are medians of a CUDA graph: of one step
 // alone after the L2 was flushed ("cold"), and of ten steps in a row that take turns among as many
 // sets of caches as exceed the L2 several times ("in a row", for each step). Bytes are index keys
-// and the union of the selected blocks, once. --attention 0 takes the prefill kernels for attention.
+// and the union of the selected blocks, once. --attention 0: the prefill kernels for attention.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
