@@ -38,7 +38,8 @@ CONDITIONS = (
 )  # fmt: skip
 ADVERBS = (
     "straight", "all the way back", "back", "right away", "again", "together", "twice", "instead", "exactly",
-    "somewhere", "ahead", "apart", "deep down", "alone", "aloud", "at once", "only", "still", "by hand", "far too often",
+    "somewhere", "ahead", "apart", "deep down", "alone", "aloud", "at once", "only", "still", "by hand",
+    "far too often",
 )  # fmt: skip
 PRONOUNS = ("it", "it", "it", "she", "he", "they", "we")
 
