@@ -27,7 +27,8 @@ CPP_FILES = $(shell git ls-files --cached --others --exclude-standard \
 TIDY = .venv/bin/clang-tidy -p $(BUILD) --quiet \
   --extra-arg=-idirafter$(shell $(CXX) -print-file-name=include)
 
-NOT_LINTED := examples/% src/cuda/% tests/cuda/% bench/cuda/%  # not in the default build
+# Not in the default build.
+NOT_LINTED := examples/% src/cuda/% tests/cuda/% bench/cuda/% python/%
 
 .PHONY: help demo test bench install python picture format format-check tree-check lint \
   setup-build setup-format
