@@ -46,6 +46,7 @@ double Shape::attend_flop() const {
     return 4.0 * kHeads * kDim * std::min(keys, static_cast<double>(kTopK * kBlock));
   });
 }
+double Shape::backward_flop() const { return attend_flop() * 10 / 4; }
 double Shape::bytes() const {
   const double rows = std::accumulate(q_lens.begin(), q_lens.end(), 0.0);
   const double keys = std::accumulate(k_lens.begin(), k_lens.end(), 0.0);
@@ -166,6 +167,33 @@ double Layer::dense_ms(int repeats) {
   workspace.bytes = dense_attention_forward_workspace_size(context_, args);
   workspace.data = allocate(workspace.bytes);
   return median_ms(repeats, [&] { dense_attention_forward(context_, args, workspace); });
+}
+
+double Layer::backward_ms(int repeats) {
+  AttentionBackwardArgs args;
+  args.q = attend_.q;
+  args.k = attend_.k;
+  args.v = attend_.v;
+  args.sequences = attend_.sequences;
+  args.block_ids = attend_.block_ids;
+  args.out = attend_.out;
+  args.lse = attend_.lse;
+  const auto like = [&](const Tensor& tensor) {
+    const int64_t count = tensor.shape[0] * tensor.shape[1] * tensor.shape[2];
+    void* data = allocate(static_cast<size_t>(count) * 2);
+    test::fill_normal(data, tensor.dtype, count, 99);
+    return MutableTensor(data, tensor.dtype, {tensor.shape[0], tensor.shape[1], tensor.shape[2]});
+  };
+  args.dout = like(attend_.q);
+  args.dq = like(attend_.q);
+  args.dk = like(attend_.k);
+  args.dv = like(attend_.v);
+  attention_forward(context_, attend_, workspace_);
+  Workspace workspace;
+  workspace.bytes = attention_backward_workspace_size(context_, args);
+  workspace.data = allocate(workspace.bytes);
+  backward_workspace_bytes_ = workspace.bytes;
+  return median_ms(repeats, [&] { attention_backward(context_, args, workspace); });
 }
 
 }  // namespace msa::bench

@@ -17,9 +17,10 @@ struct Shape {
   std::vector<int32_t> q_lens;
   std::vector<int32_t> k_lens;
 
-  double index_flop() const;   // 2 Hkv Di for each visible key of each row
-  double attend_flop() const;  // 4 Hq D for each attended key of each row
-  double bytes() const;        // every input once, every output once
+  double index_flop() const;     // 2 Hkv Di for each visible key of each row
+  double attend_flop() const;    // 4 Hq D for each attended key of each row
+  double backward_flop() const;  // 10 Hq D for each attended key of each row
+  double bytes() const;          // every input once, every output once
 };
 
 class Layer {
@@ -33,6 +34,9 @@ class Layer {
   double index_ms(int repeats);
   double attend_ms(int repeats);
   double dense_ms(int repeats);
+  /// After set_picks(): of the forward's out and lse, with a random dout.
+  double backward_ms(int repeats);
+  size_t backward_workspace_bytes() const { return backward_workspace_bytes_; }
   size_t workspace_bytes() const;
 
  private:
@@ -47,6 +51,7 @@ class Layer {
   AttentionForwardArgs attend_;
   Workspace workspace_;
   void* flush_ = nullptr;
+  size_t backward_workspace_bytes_ = 0;
 };
 
 }  // namespace msa::bench

@@ -1,9 +1,9 @@
 // cuda_bench: times of the cuda backend at MiniMax-M3's shape (64/4 heads, D 128, block 128, K 16).
 //
 //   cuda_bench [--table 8192,32768,131072,1048576] [--suite bench/suites/prefill.csv] [--repeats N]
-//              [--part both|index|attend|dense] [--json FILE]
+//              [--part both|index|attend|dense|backward] [--json FILE]
 //              [--tiles 0|1] [--stay 0|1] [--own-lists 0|1] [--chunk ROWS]
-//              [--share PERCENT]
+//              [--share PERCENT] [--item-visits N]
 //
 // The table: one causal prefill; from 256K on in chunks of 32K queries. "index" is from q_idx and
 // k_idx to ids, "attend" from ids to out and lse with the reverse index and the merge, each
@@ -67,7 +67,33 @@ struct Parts {
   bool index = true;
   bool attend = true;
   bool dense = false;
+  bool backward = false;
 };
+
+/// Gradients of attention, 10 Hq D FLOP for each attended key. No GPU had run them when this was
+/// written: the benchmark turns the op on.
+void backward_table(const msa::Context& context, const std::vector<long>& sizes, int repeats,
+                    Json& json) {
+  msa::cuda::untried_ops().attention_backward = true;
+  const msa::cuda::BackwardTuning& tuning = msa::cuda::backward_tuning();
+  for (const long size : sizes) {
+    const Shape shape{{static_cast<int32_t>(size)}, {static_cast<int32_t>(size)}};
+    for (const double keep : {0.0, 0.9}) {
+      Layer layer(context, shape);
+      layer.set_picks(keep, false, 11);
+      const double ms = layer.backward_ms(repeats);
+      const double tf = shape.backward_flop() / ms * 1e-9;
+      const double gib = static_cast<double>(layer.backward_workspace_bytes()) / (1 << 30);
+      std::printf("%9ld backward, keep %.1f %10.3f ms %6.0f TFLOP/s %6.2f GiB\n", size, keep, ms,
+                  tf, gib);
+      std::fflush(stdout);
+      json.add(format(
+          "{\"n\": %ld, \"keep\": %.1f, \"backward_ms\": %.4f, \"backward_tf\": %.1f, "
+          "\"workspace_gib\": %.3f, \"chunk\": %ld, \"item_visits\": %d}",
+          size, keep, ms, tf, gib, static_cast<long>(tuning.most_chunk_rows), tuning.item_visits));
+    }
+  }
+}
 
 void dense_table(const msa::Context& context, const std::vector<long>& sizes, int repeats,
                  Json& json) {
@@ -195,8 +221,8 @@ int main(int argc, char** argv) {
     if (n + 1 >= argc) {
       std::fputs(
           "usage: cuda_bench [--table SIZES] [--suite CSV] [--repeats N] "
-          "[--part both|index|attend|dense] [--tiles 0|1] [--stay 0|1] [--chunk ROWS] "
-          "[--own-lists 0|1] [--share PERCENT] [--json FILE]\n",
+          "[--part both|index|attend|dense|backward] [--tiles 0|1] [--stay 0|1] [--chunk ROWS] "
+          "[--own-lists 0|1] [--share PERCENT] [--item-visits N] [--json FILE]\n",
           stderr);
       return 2;
     }
@@ -210,15 +236,19 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[n], "--json") == 0) {
       json_path = value;
     } else if (std::strcmp(argv[n], "--part") == 0 &&
-               (value == "both" || value == "index" || value == "attend" || value == "dense")) {
+               (value == "both" || value == "index" || value == "attend" || value == "dense" ||
+                value == "backward")) {
       parts = {value == "both" || value == "index", value == "both" || value == "attend",
-               value == "dense"};
+               value == "dense", value == "backward"};
     } else if (std::strcmp(argv[n], "--tiles") == 0) {
       msa::cuda::attention_tuning().query_tiles = value == "1";
     } else if (std::strcmp(argv[n], "--stay") == 0) {
       msa::cuda::attention_tuning().queries_stay = value == "1";
     } else if (std::strcmp(argv[n], "--chunk") == 0) {
       msa::cuda::attention_tuning().most_chunk_rows = std::max(128, std::atoi(value.c_str()));
+      msa::cuda::backward_tuning().most_chunk_rows = std::max(128, std::atoi(value.c_str()));
+    } else if (std::strcmp(argv[n], "--item-visits") == 0) {
+      msa::cuda::backward_tuning().item_visits = std::clamp(std::atoi(value.c_str()), 64, 255);
     } else if (std::strcmp(argv[n], "--own-lists") == 0) {
       msa::cuda::attention_tuning().own_lists = value == "1";
     } else if (std::strcmp(argv[n], "--share") == 0) {
@@ -234,7 +264,9 @@ int main(int argc, char** argv) {
     const msa::Context context({.backend = msa::Backend::kCuda});
     std::printf("%s\n", context.description().c_str());
     Json json;
-    if (parts.dense) {
+    if (parts.backward) {
+      backward_table(context, sizes, repeats, json);
+    } else if (parts.dense) {
       dense_table(context, sizes, repeats, json);
     } else if (!sizes.empty()) {
       table(context, sizes, parts, repeats, json);

@@ -5,6 +5,7 @@
 
 #include <initializer_list>
 
+#include "cuda/host/config.h"
 #include "cuda/host/device.h"
 #include "cuda/host/ops.h"
 #include "cuda/sm90/select_blocks/launch.h"
@@ -20,6 +21,9 @@ bool one_of(int64_t value, std::initializer_list<int64_t> allowed) {
 }
 
 std::string unsupported(Op op, const Geometry& geometry, DType dtype) {
+  if (op == Op::kAttentionBackward && !cuda::untried_ops().attention_backward) {
+    return "it has not run on a GPU yet";
+  }
   if (op == Op::kCacheAppend || op == Op::kCopyPages) return "";  // they only move
   if (op == Op::kSelectBlocks) {
     return geometry.top_k <= cuda::kSelectMost
@@ -67,6 +71,8 @@ const BackendTable& cuda_backend() {
       .select_blocks = cuda::select_blocks,
       .cache_append = cuda::cache_append,
       .copy_pages = cuda::copy_pages,
+      .attention_backward_workspace = cuda::attention_backward_workspace,
+      .attention_backward = cuda::attention_backward,
   };
   return table;
 }

@@ -197,6 +197,13 @@ AttentionResult DeviceCase::run_attention(const Context& context,
   return {out.floats(), lse.floats()};
 }
 
+void DeviceCase::fill(AttentionBackwardArgs& args) const {
+  args.q = q_;
+  args.k = k_;
+  args.v = v_;
+  args.sequences = sequences_;
+}
+
 AttentionResult DeviceCase::run_dense(const Context& context) const {
   const CaseSpec& spec = batch_.spec;
   const int64_t q_heads = spec.kv_heads * spec.group;

@@ -18,6 +18,8 @@ class DeviceCase {
   /// ids in head-major order [Hkv, Tq, K'].
   AttentionResult run_attention(const Context& context, const std::vector<int32_t>& ids) const;
   AttentionResult run_dense(const Context& context) const;
+  /// q, k, v and the sequences.
+  void fill(AttentionBackwardArgs& args) const;
 
   int64_t first_row = 0;  // of the whole batch's rows
   int64_t num_rows = 0;

@@ -13,6 +13,7 @@
 #include <exception>
 #include <string>
 
+#include "cuda/backward_check.h"
 #include "cuda/decode_check.h"
 #include "cuda/host/config.h"
 #include "cuda/op_checks.h"
@@ -25,7 +26,8 @@ namespace {
 
 int usage() {
   std::fputs(
-      "usage: cuda_check [--part primitives|select|stages|ops|decode|each|long|long_decode|all] "
+      "usage: cuda_check [--part primitives|select|stages|ops|decode|each|long|long_decode|"
+      "backward|all] "
       "[--small] [--cases N] "
       "[--seed N] [--json FILE]\n",
       stderr);
@@ -54,8 +56,8 @@ int main(int argc, char** argv) {
       return usage();
     }
   }
-  const auto known = {"all",    "primitives", "select", "stages",     "ops",
-                      "decode", "each",       "long",   "long_decode"};
+  const auto known = {"all",    "primitives", "select", "stages",      "ops",
+                      "decode", "each",       "long",   "long_decode", "backward"};
   if (std::find(known.begin(), known.end(), part) == known.end()) return usage();
   msa::test::Report report;
   try {
@@ -76,6 +78,7 @@ int main(int argc, char** argv) {
     if (report.failures() == 0 && (part == "all" || part == "long_decode")) {
       msa::test::check_long_decode(report, options.small);
     }
+    if (part == "backward") msa::test::check_backward(report, options);  // not yet part of "all"
     if (part == "each") msa::test::check_each_kernel_once(report);
     if (report.failures() == 0 && (part == "all" || part == "long")) {
       msa::test::check_long(report, 8192, 8192, 24);

@@ -63,6 +63,8 @@ __device__ __forceinline__ uint64_t column_operand(uint32_t tile, int rows, int 
 ///   shared_rows        A and B from shared memory, both with K contiguous
 ///   register_rows      A from registers, B with K contiguous
 ///   register_columns   A from registers, B with N contiguous
+///   shared_mixed       A and B from shared memory: A with K contiguous, B with N contiguous
+///   shared_columns     A and B from shared memory: A with M contiguous, B with N contiguous
 template <typename Element, int kN>
 struct Wgmma;
 
@@ -91,30 +93,42 @@ struct Wgmma;
   ", p, " flags                                                                           \
   ";\n"                                                                                   \
   "}\n"
-#define MSA_DEFINE_WGMMA(Element, type, N, n, count, shared, shared_p, registers, registers_p)    \
-  template <>                                                                                     \
-  struct Wgmma<Element, N> {                                                                      \
-    static constexpr int kRegisters = count;                                                      \
-    static __device__ __forceinline__ void shared_rows(float (&d)[count], uint64_t a, uint64_t b, \
-                                                       int accumulate) {                          \
-      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, shared, shared_p, "1, 1, 0, 0")     \
-                   : MSA_FLOATS_##count(d, 0)                                                     \
-                   : "l"(a), "l"(b), "r"(accumulate));                                            \
-    }                                                                                             \
-    static __device__ __forceinline__ void register_rows(float (&d)[count],                       \
-                                                         const uint32_t (&a)[4], uint64_t b,      \
-                                                         int accumulate) {                        \
-      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, registers, registers_p, "1, 1, 0")  \
-                   : MSA_FLOATS_##count(d, 0)                                                     \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));        \
-    }                                                                                             \
-    static __device__ __forceinline__ void register_columns(float (&d)[count],                    \
-                                                            const uint32_t (&a)[4], uint64_t b,   \
-                                                            int accumulate) {                     \
-      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, registers, registers_p, "1, 1, 1")  \
-                   : MSA_FLOATS_##count(d, 0)                                                     \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));        \
-    }                                                                                             \
+#define MSA_DEFINE_WGMMA(Element, type, N, n, count, shared, shared_p, registers, registers_p)     \
+  template <>                                                                                      \
+  struct Wgmma<Element, N> {                                                                       \
+    static constexpr int kRegisters = count;                                                       \
+    static __device__ __forceinline__ void shared_rows(float (&d)[count], uint64_t a, uint64_t b,  \
+                                                       int accumulate) {                           \
+      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, shared, shared_p, "1, 1, 0, 0")      \
+                   : MSA_FLOATS_##count(d, 0)                                                      \
+                   : "l"(a), "l"(b), "r"(accumulate));                                             \
+    }                                                                                              \
+    static __device__ __forceinline__ void shared_mixed(float (&d)[count], uint64_t a, uint64_t b, \
+                                                        int accumulate) {                          \
+      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, shared, shared_p, "1, 1, 0, 1")      \
+                   : MSA_FLOATS_##count(d, 0)                                                      \
+                   : "l"(a), "l"(b), "r"(accumulate));                                             \
+    }                                                                                              \
+    static __device__ __forceinline__ void shared_columns(float (&d)[count], uint64_t a,           \
+                                                          uint64_t b, int accumulate) {            \
+      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, shared, shared_p, "1, 1, 1, 1")      \
+                   : MSA_FLOATS_##count(d, 0)                                                      \
+                   : "l"(a), "l"(b), "r"(accumulate));                                             \
+    }                                                                                              \
+    static __device__ __forceinline__ void register_rows(float (&d)[count],                        \
+                                                         const uint32_t (&a)[4], uint64_t b,       \
+                                                         int accumulate) {                         \
+      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, registers, registers_p, "1, 1, 0")   \
+                   : MSA_FLOATS_##count(d, 0)                                                      \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));         \
+    }                                                                                              \
+    static __device__ __forceinline__ void register_columns(float (&d)[count],                     \
+                                                            const uint32_t (&a)[4], uint64_t b,    \
+                                                            int accumulate) {                      \
+      asm volatile(MSA_WGMMA_TEXT(n, type, MSA_NAMES_##count, registers, registers_p, "1, 1, 1")   \
+                   : MSA_FLOATS_##count(d, 0)                                                      \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));         \
+    }                                                                                              \
   };
 #define MSA_DEFINE_WGMMA_128(Element, type)                                                       \
   MSA_DEFINE_WGMMA(Element, type, 128, "128", 64, "%64, %65", "%66", "{%64, %65, %66, %67}, %68", \

@@ -18,6 +18,7 @@ constexpr int kMultiprocessors = 132;                  // of the H100 and H200 i
 constexpr int64_t kPartialBytes = int64_t{576} << 20;  // of one of two buffers
 constexpr int64_t kMostListPlaces = int64_t{1} << 24;  // of all bins' own lists
 constexpr int64_t kPlanBytes = int64_t{1} << 28;
+constexpr int64_t kSumBytes = int64_t{1} << 30;  // of dq in float32, while a plan is computed
 
 /// Upper bound that the shapes give: all requests together, in blocks.
 int64_t all_requests(const core::SequenceParams& s, int64_t key_rows, int64_t block_size) {
@@ -156,6 +157,66 @@ std::string AttentionConfig::describe() const {
       chunk_rows, groups_per_pass, chunks_per_plan, partial_buffers,
       list_shift > 0 ? fmt::format("lists of {} visits", 1 << list_shift) : "packed lists",
       tile_capacity);
+}
+
+UntriedOps& untried_ops() {
+  static UntriedOps ops;
+  return ops;
+}
+
+BackwardTuning& backward_tuning() {
+  static BackwardTuning tuning;
+  return tuning;
+}
+
+BackwardConfig pick_backward_config(const core::AttentionBackwardParams& params) {
+  BackwardConfig result;
+  AttentionConfig& config = result.attention;
+  const core::AttentionForwardParams& f = params.forward;
+  const core::SequenceParams& s = f.sequences;
+  const int64_t top_k = std::max<int64_t>(f.block_ids.top_k, 1);
+  const int64_t rows = std::max<int64_t>(s.num_query_tokens, 1);
+
+  // A pass is what L2 should hold. All passes of a plan are one launch, so small ones cost nothing
+  // but shorter lists.
+  const BackwardTuning& tuning = backward_tuning();
+  const int64_t most = tuning.most_chunk_rows;
+  int64_t groups = f.num_kv_heads;
+  while (groups > 1 && rows * groups > most) groups /= 2;
+  config.groups_per_pass = static_cast<int>(groups);
+  const int64_t chunks = ceil_div(rows * groups, most);
+  config.chunk_rows = static_cast<int>(
+      chunks == 1 ? round_up(rows, 32) : std::min(most, round_up(ceil_div(rows, chunks), 128)));
+  config.visits_per_pass = int64_t{config.chunk_rows} * groups * top_k;
+  config.list_places = config.visits_per_pass;
+
+  // Few rows: shorter items, so that there are some for every multiprocessor. A tile is never cut.
+  const int64_t tile_visits = kTileRows / f.group_size();
+  const bool many =
+      rows * f.num_kv_heads * top_k >= int64_t{16} * kMultiprocessors * tuning.item_visits;
+  config.item_visits = static_cast<int>(
+      std::max<int64_t>(many ? tuning.item_visits : tuning.item_visits / 4, tile_visits));
+  config.bins_per_pass =
+      2 * std::max<int64_t>(groups * all_requests(s, f.k.num_rows, f.block_size), 1);
+  config.items_per_pass = std::min(config.bins_per_pass, config.visits_per_pass) +
+                          config.visits_per_pass / config.item_visits + 1;
+
+  const int64_t plan_bytes = f.num_kv_heads / groups *
+                             (config.bins_per_pass * 4 + config.list_places * 4 +
+                              config.items_per_pass * static_cast<int64_t>(sizeof(Item)));
+  const int64_t sum_bytes = config.chunk_rows * f.num_q_heads * f.head_dim * 4;
+  config.chunks_per_plan = static_cast<int>(std::clamp<int64_t>(
+      std::min({kPlanBytes / plan_bytes, kSumBytes / sum_bytes, tuning.most_plan_chunks}), 1,
+      ceil_div(rows, config.chunk_rows)));
+  return result;
+}
+
+std::string BackwardConfig::describe() const {
+  return fmt::format(
+      "attention_backward: chunks of {} rows, {} groups a pass, {} chunks a plan, items of {} "
+      "visits",
+      attention.chunk_rows, attention.groups_per_pass, attention.chunks_per_plan,
+      attention.item_visits);
 }
 
 }  // namespace msa::cuda

@@ -48,6 +48,29 @@ struct AttentionConfig {
 };
 AttentionConfig pick_attention_config(const core::AttentionForwardParams& params);
 
+/// Ops that are complete but that no GPU has run yet: the backend says that it does not have them,
+/// unless a check or a benchmark turns them on before it makes a call.
+struct UntriedOps {
+  bool attention_backward = false;
+};
+UntriedOps& untried_ops();
+
+/// What measurements compare in attention's backward; set as AttentionTuning is.
+struct BackwardTuning {
+  int64_t most_chunk_rows = 4096;  // of all groups of a pass: Q and dO of 4096 are 32 MiB at G 16
+  int64_t most_plan_chunks = 1 << 20;
+  int item_visits = 128;  // of an item, at most 255: dK and dV leave once for them
+};
+BackwardTuning& backward_tuning();
+
+/// The passes of attention's backward: `attention` without query tiles and partial rows.
+struct BackwardConfig {
+  AttentionConfig attention;
+  int64_t plan_rows() const { return int64_t{attention.chunks_per_plan} * attention.chunk_rows; }
+  std::string describe() const;
+};
+BackwardConfig pick_backward_config(const core::AttentionBackwardParams& params);
+
 /// Hands out parts of a workspace. With a null base it only counts.
 class Carver {
  public:

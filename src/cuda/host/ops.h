@@ -16,6 +16,8 @@ size_t dense_attention_forward_workspace(const core::AttentionForwardParams& par
 void dense_attention_forward(const core::AttentionForwardParams& params,
                              const core::RunContext& run);
 void select_blocks(const core::SelectBlocksParams& params, const core::RunContext& run);
+size_t attention_backward_workspace(const core::AttentionBackwardParams& params, int num_threads);
+void attention_backward(const core::AttentionBackwardParams& params, const core::RunContext& run);
 void cache_append(const core::CacheAppendParams& params, const core::RunContext& run);
 void copy_pages(const core::CopyPagesParams& params, const core::RunContext& run);
 

@@ -32,6 +32,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack = std::make_unique<char[]>(kStackBytes);
   bool done = false;
   const Meeting* waits_for = nullptr;
+  const std::function<bool()>* waits_until = nullptr;
   unsigned number = 0;
 };
 
@@ -81,7 +82,9 @@ void start_fiber() {
 }
 
 bool can_run(const Fiber& fiber) {
-  return !fiber.done && (fiber.waits_for == nullptr || fiber.waits_for->number != fiber.number);
+  if (fiber.done) return false;
+  if (fiber.waits_until != nullptr) return (*fiber.waits_until)();
+  return fiber.waits_for == nullptr || fiber.waits_for->number != fiber.number;
 }
 
 void run_block(unsigned threads) {
@@ -102,6 +105,7 @@ void run_block(unsigned threads) {
       running = turn;
       threadIdx = dim3(turn);
       fibers[turn].waits_for = nullptr;
+      fibers[turn].waits_until = nullptr;
       swapcontext(&scheduler, &fibers[turn].context);
       if (failure != nullptr) std::rethrow_exception(std::exchange(failure, nullptr));
       if (fibers[turn].done) --left;
@@ -128,6 +132,12 @@ void run_grid(dim3 grid, unsigned threads, const std::function<void()>& thread_b
 }
 
 void sync_block() { arrive(block); }
+
+void wait_until(const std::function<bool()>& ready) {
+  if (ready()) return;
+  fibers[running].waits_until = &ready;
+  yield();
+}
 
 Lanes exchange(uint64_t mine) {
   Meeting& warp = warps[threadIdx.x / 32];

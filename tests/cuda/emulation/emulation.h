@@ -33,6 +33,17 @@ struct int2 {
   int x;
   int y;
 };
+struct float2 {
+  float x;
+  float y;
+};
+struct uint4 {
+  uint32_t x;
+  uint32_t y;
+  uint32_t z;
+  uint32_t w;
+};
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
 struct alignas(16) float4 {
   float x;
@@ -56,6 +67,8 @@ namespace msa::cuda::emulation {
 void set_seed(unsigned seed);
 void run_grid(dim3 grid, unsigned threads, const std::function<void()>& thread_body);
 void sync_block();
+/// Returns when `ready` is true; others run meanwhile.
+void wait_until(const std::function<bool()>& ready);
 /// The 32 lanes' values, lane by lane; returns when all of the warp have come.
 struct Lanes {
   uint64_t of[32];

@@ -1,0 +1,11 @@
+#include "cuda/sm90/attention_backward/launch.cuh"
+
+namespace msa::cuda {
+
+cudaError_t launch_backward_visits_fp16(const BackwardKernelParams& params,
+                                        const BackwardMaps& maps, int num_blocks,
+                                        cudaStream_t stream) {
+  return launch_visits_of<__half>(params, maps, num_blocks, stream);
+}
+
+}  // namespace msa::cuda
