@@ -1,5 +1,6 @@
 // How work is cut, for the shapes that matter: limits of workspace, and what the cut is.
 #include "cuda/host/config.h"
+#include "cuda/host/backward_params.h"
 
 #include <gtest/gtest.h>
 
@@ -192,6 +193,30 @@ TEST(IndexConfig, PiecesShareTheWorkOfUnequalRequests) {
   // One request is cut evenly; two with three tiles each share 132 thread blocks.
   EXPECT_EQ(piece_size(132, 44, 44, 3, 3 * 433, 433), 10);
   EXPECT_EQ(piece_size(132, 22, 44, 6, 3 * (1094 + 547), 1094), 40);
+}
+
+TEST(BackwardConfig, WorkspaceStaysWithinItsBounds) {
+  struct Bound {
+    int64_t tokens;
+    double gib;
+  };
+  for (const Bound& bound : {Bound{1, 0.01}, Bound{8192, 0.3}, Bound{32768, 1.2},
+                             Bound{131072, 1.6}, Bound{1 << 20, 5.2}}) {
+    core::AttentionBackwardParams op;
+    core::AttentionForwardParams& f = op.forward;
+    f.sequences.batch = 1;
+    f.sequences.num_query_tokens = f.k.num_rows = bound.tokens;
+    f.num_q_heads = 64;
+    f.num_kv_heads = 4;
+    f.head_dim = f.block_size = 128;
+    f.block_ids.top_k = 16;
+    BackwardKernelParams params;
+    const size_t bytes = backward_kernel_params(op, nullptr, &params);
+    EXPECT_LT(static_cast<double>(bytes) / (1 << 30), bound.gib) << bound.tokens;
+    const BackwardConfig config = pick_backward_config(op);
+    EXPECT_LE(config.attention.item_visits, 255) << config.describe();  // eight bits of an item
+    EXPECT_EQ(config.attention.chunk_rows % 32, 0) << config.describe();
+  }
 }
 
 }  // namespace
